@@ -1,0 +1,36 @@
+"""What the package offers beside the scope: questions to the shim, and explicit paths."""
+
+import os
+
+from .guard.violations import Report
+from .guard.violations import report as violations
+from .patches import installed
+from .settings import current
+from .workspace import prepare
+
+
+def gettempdir() -> str:
+    """The absolute path of the directory that `tempfile` uses now, for the running code.
+
+    Raises `WorkspaceError` if the workspace can't be had.
+    """
+    import tempfile
+
+    return tempfile.gettempdir()
+
+
+def get_temp_path(workflow_id: str, suffix: str = "") -> str:
+    """An absolute path in the workspace of `workflow_id` that nobody uses; nothing is created there.
+
+    The workspace is created if need be. Where the shim is off, the path is in stock's `tempfile.gettempdir()`.
+    Raises `InvalidWorkflowId` or `WorkspaceError`, and `ValueError` for a suffix with a `/`.
+    """
+    if "/" in suffix or "\0" in suffix:
+        raise ValueError(f"a suffix is the end of a file name, without '/': {suffix!r}")
+    directory = prepare(current(), workflow_id) if installed() else gettempdir()
+    return os.path.join(directory, f"tmp{os.urandom(8).hex()}{suffix}")
+
+
+def report() -> Report:
+    """What this process has attempted to create in system temp: one `Violation` a call site, and the total."""
+    return violations()

@@ -1,0 +1,163 @@
+"""The `calls` layer: the Python functions that create files, with a check in front.
+
+Each replacement is a bound method. Unlike a plain function it does not become a method of a class that keeps it as an
+attribute (`open = io.open` in pathlib and logging), and it costs less than an object with `__call__`: 1.01x to 1.05x
+of `open` against 1.03x to 1.07x. The method has the name of what it replaces, and its object is pickled as the module
+that it stands for, so `executor.submit(os.mkdir, path)` works in process pools as before. What a method needs it finds
+in its object: when the interpreter ends, modules lose their names before the last `__del__` has run.
+
+What it doesn't see: C code, `io.FileIO`, `_io.open`, `posix.mkdir`, and functions bound by name before the shim.
+"""
+
+import builtins
+import io
+import os
+import sys
+
+from ..settings import SYSTEM_TEMP_PREFIXES
+from . import check
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
+
+    from ..patches import Patches
+
+
+class StandIn:
+    """Stands for the module `name`, whose functions its methods replace."""
+
+    name: str
+    prefixes = SYSTEM_TEMP_PREFIXES
+    check = staticmethod(check)
+
+    def __reduce__(self) -> "tuple[Any, ...]":
+        from importlib import import_module
+
+        return import_module, (self.name,)
+
+    def is_suspect(self, path: "Any") -> bool:
+        """Whether `path` needs a look: all but an absolute str that plainly leads elsewhere than to system temp."""
+        return (
+            type(path) is not str or path[:1] != "/" or path.startswith(self.prefixes)
+            or "//" in path or "/./" in path or "/../" in path
+        )  # fmt: skip
+
+
+class _Io(StandIn):
+    name = "io"
+    original = staticmethod(io.open)
+    reading = frozenset(("r", "rb", "br", "rt", "tr", "r+", "+r", "r+b", "rb+", "+rb", "br+", "b+r", "+br", "r+t"))
+
+    def open(  # the signature of io.open: passing on by position is what keeps it cheap
+        self,
+        file: "Any",
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        closefd: bool = True,
+        opener: "Any" = None,
+    ) -> "Any":
+        if mode not in self.reading and (  # is_suspect, without the call
+            type(file) is not str or file[:1] != "/" or file.startswith(self.prefixes)
+            or "//" in file or "/./" in file or "/../" in file
+        ):  # fmt: skip
+            self.check("open", file)
+        return self.original(file, mode, buffering, encoding, errors, newline, closefd, opener)
+
+
+class _Os(StandIn):
+    name = "os"
+    names = ("open", "mkdir", "mkfifo", "mknod", "rename", "replace", "link", "symlink")
+    unnamed = os.O_TMPFILE & ~os.O_DIRECTORY
+    creating = os.O_CREAT | unnamed
+
+    def __init__(self) -> None:
+        self.originals = {name: getattr(os, name) for name in self.names}
+        self._open = os.open
+
+    def open(self, path: "Any", flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & self.creating and (  # is_suspect, without the call
+            type(path) is not str or path[:1] != "/" or path.startswith(self.prefixes)
+            or "//" in path or "/./" in path or "/../" in path or flags & self.unnamed
+        ):  # fmt: skip
+            self.check("os.open", path, dir_fd, inside=flags & self.unnamed != 0)
+        return self._open(path, flags, mode, dir_fd=dir_fd)
+
+    def mkdir(self, path: "Any", mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        self._check_new("mkdir", path, dir_fd)
+        self.originals["mkdir"](path, mode, dir_fd=dir_fd)
+
+    def mkfifo(self, path: "Any", mode: int = 0o666, *, dir_fd: int | None = None) -> None:
+        self._check_new("mkfifo", path, dir_fd)
+        self.originals["mkfifo"](path, mode, dir_fd=dir_fd)
+
+    def mknod(self, path: "Any", mode: int = 0o600, device: int = 0, *, dir_fd: int | None = None) -> None:
+        self._check_new("mknod", path, dir_fd)
+        self.originals["mknod"](path, mode, device, dir_fd=dir_fd)
+
+    def rename(self, src: "Any", dst: "Any", *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None) -> None:
+        if self.is_suspect(dst):
+            self.check("os.rename", dst, dst_dir_fd)
+        self.originals["rename"](src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    def replace(self, src: "Any", dst: "Any", *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None) -> None:
+        if self.is_suspect(dst):
+            self.check("os.replace", dst, dst_dir_fd)
+        self.originals["replace"](src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    def link(self, src: "Any", dst: "Any", *, dst_dir_fd: int | None = None, **options: "Any") -> None:
+        self._check_new("link", dst, dst_dir_fd)
+        if dst_dir_fd is not None:
+            options["dst_dir_fd"] = dst_dir_fd
+        self.originals["link"](src, dst, **options)
+
+    def symlink(
+        self, src: "Any", dst: "Any", target_is_directory: bool = False, *, dir_fd: int | None = None
+    ) -> None:
+        self._check_new("symlink", dst, dir_fd)
+        self.originals["symlink"](src, dst, target_is_directory, dir_fd=dir_fd)
+
+    def _check_new(self, name: str, path: "Any", dir_fd: int | None) -> None:
+        """Check a call that creates nothing, but fails, where the path exists already."""
+        if self.is_suspect(path):
+            self.check(f"os.{name}", path, dir_fd, new=True)
+
+
+_OS = _Os()
+_GUARDED = {name: getattr(_OS, name) for name in _Os.names}
+_GUARDED_OPEN = _Io().open
+
+
+def install(patches: "Patches") -> None:
+    """Put the check in front of the functions; of sqlite3 when it is imported."""
+    for name, guarded in _GUARDED.items():
+        patches.replace(os, name, guarded)
+        for capable in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks):
+            # shutil.rmtree is safe against symlink attacks only if it finds os.open in these sets.
+            if _OS.originals[name] in capable:
+                capable.add(guarded)
+                patches.on_undo(lambda c=capable, g=guarded: c.discard(g))  # type: ignore[misc]
+    for module in (io, builtins):
+        patches.replace(module, "open", _GUARDED_OPEN)
+    patches.when_imported("sqlite3", _install_sqlite3)
+    if sys.version_info < (3, 11):
+        patches.when_imported("pathlib", _install_pathlib)
+
+
+def _install_sqlite3(module: "ModuleType", patches: "Patches") -> None:
+    from .sqlite import install as install_sqlite
+
+    install_sqlite(module, patches)
+
+
+def _install_pathlib(module: "ModuleType", patches: "Patches") -> None:
+    """Python 3.10's pathlib keeps functions of os in a class, as they were when it was imported."""
+    accessor = module._NormalAccessor
+    for name in ("open", "mkdir", "rename", "replace", "link", "symlink"):
+        original, guarded = (_Io.original, _GUARDED_OPEN) if name == "open" else (_OS.originals[name], _GUARDED[name])
+        setattr(accessor, name, guarded)
+        patches.on_undo(lambda n=name, o=original: setattr(accessor, n, o))  # type: ignore[misc]

@@ -1,0 +1,142 @@
+"""What an installation changes: attributes that are replaced, at once or when their module is imported, and put back.
+
+Nothing is imported that the program doesn't use. A finder at the head of `sys.meta_path` (PEP 451) passes the few
+names it knows to the other finders, and lends the spec a loader that runs a hook after the module's code. That loader
+puts the module's own loader back first, so the module looks as it always did. A reload goes the same way.
+"""
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
+    Hook = Callable[[ModuleType], None]
+    Install = Callable[[ModuleType, "Patches"], None]
+
+
+class Patches:
+    """The changes of one installation, each recorded as it is made, so that `undo` can be called at any time.
+
+    `on_failure` is called with what a part raises that is installed later, with an import; without it, the import
+    raises that.
+    """
+
+    def __init__(self, on_failure: "Callable[[BaseException], None] | None" = None) -> None:
+        self._undo: "list[Callable[[], object]]" = []
+        self._on_failure = on_failure
+        self._finder: "_Finder | None" = None
+
+    def replace(self, owner: object, name: str, new: object) -> None:
+        """Set `owner.name`; raises `AttributeError` where the attribute doesn't exist, and says which."""
+        missing = object()
+        old = getattr(owner, name, missing)
+        if old is missing:
+            raise AttributeError(f"{getattr(owner, '__name__', owner)} has no {name} to patch in this Python")
+        setattr(owner, name, new)
+        self.on_undo(lambda: setattr(owner, name, old))
+
+    def on_undo(self, action: "Callable[[], object]") -> None:
+        """Have `undo` call `action`."""
+        self._undo.append(action)
+
+    def when_imported(self, name: str, install: "Install") -> None:
+        """Call `install(module, patches)` when the module `name` is imported or reloaded; now too if it is already.
+
+        If it raises, what it changed is undone.
+        """
+
+        def hook(module: "ModuleType") -> None:
+            part = Patches()
+            try:
+                install(module, part)
+            except BaseException as error:
+                part.undo()
+                if self._on_failure is None:
+                    raise
+                self._on_failure(error)
+            else:
+                self.on_undo(part.undo)
+
+        if self._finder is None:
+            finder = self._finder = _Finder()
+            sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
+            self.on_undo(lambda: sys.meta_path.remove(finder))  # type: ignore[arg-type]
+        self._finder.hooks[name] = hook
+        if name in sys.modules:
+            hook(sys.modules[name])
+
+    def undo(self) -> None:
+        """Put back the identical original objects, the latest first."""
+        while self._undo:
+            self._undo.pop()()
+
+
+class _Finder:
+    def __init__(self) -> None:
+        self.hooks: "dict[str, Hook]" = {}
+
+    def find_spec(
+        self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
+        hook = self.hooks.get(name)
+        if hook is None:
+            return None
+        for finder in sys.meta_path:
+            if finder is not self and hasattr(finder, "find_spec"):
+                spec = finder.find_spec(name, path, target)
+                if spec is not None:
+                    spec.loader = _HookedLoader(spec.loader or _namespace_loader(spec), hook)  # type: ignore[assignment]
+                    return spec
+        return None
+
+
+class _HookedLoader:
+    """A module's own loader, and a hook after it."""
+
+    def __init__(self, loader: "Loader", hook: "Hook") -> None:
+        self._loader = loader
+        self._hook = hook
+
+    def create_module(self, spec: "ModuleSpec") -> "ModuleType | None":
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: "ModuleType") -> None:
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        self._hook(module)
+
+    def __getattr__(self, name: str) -> "Any":
+        # runpy and pkgutil ask a spec's loader for get_code, get_data, is_package.
+        return getattr(self._loader, name)
+
+
+def _namespace_loader(spec: "ModuleSpec") -> "Loader":
+    """What the import system gives a namespace package, whose spec comes without a loader."""
+    import _frozen_importlib_external as importer
+
+    # Public, and without the underscore, from Python 3.11 on.
+    kind = getattr(importer, "NamespaceLoader", None) or importer._NamespaceLoader
+    loader: "Any" = kind.__new__(kind)
+    loader._path = spec.submodule_search_locations
+    return loader  # type: ignore[no-any-return]
+
+
+_installed: Patches | None = None
+
+
+def installed() -> Patches | None:
+    """The patches of the shim while it is at work in this process."""
+    return _installed
+
+
+def set_installed(patches: Patches | None) -> None:
+    """Remember that the shim is at work, or no more."""
+    global _installed
+    _installed = patches

@@ -1,0 +1,145 @@
+"""Which workflow the running code belongs to.
+
+A `ContextVar` (PEP 567) holds the scope, so that each thread, greenlet and coroutine has its own. Its default is the
+scope of the process: the workflow that `TMP_REDIRECT_SCOPE` names in a child of a task, otherwise outside.
+"""
+
+from _contextvars import ContextVar  # contextvars would be one more file at each start of a child
+
+from .patches import installed
+from .settings import current as current_settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextvars import Token
+    from types import TracebackType
+    from typing import Any, TypeVar
+
+    F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Scope:
+    """That code runs for a workflow, or outside any.
+
+    `workflow` is the workflow id, `None` outside. `workspace` is the absolute path of the directory that temp files go
+    to; it is `None` until it is prepared, and again when the scope has been left.
+    """
+
+    __slots__ = ("_token", "left", "workflow", "workspace")
+
+    def __init__(self, workflow: str | None) -> None:
+        self.workflow = workflow
+        self.workspace: str | None = None
+        self.left = False
+        self._token: "Token[Scope] | None" = None
+
+
+_process = Scope(None)
+_scope: ContextVar[Scope] = ContextVar("tmp_redirect_scope", default=_process)
+get = _scope.get
+
+
+def current() -> Scope:
+    """The scope of the running code. One that has been left, in a context that outlives it, counts as outside."""
+    scope = _scope.get()
+    return _process if scope.left else scope
+
+
+def current_workflow() -> str | None:
+    """The id of the workflow that the running code belongs to, or `None` outside any."""
+    return current().workflow
+
+
+def configure(workflow: str | None) -> None:
+    """Set the scope of the process, which holds where no other has been entered."""
+    _process.workflow = workflow
+    _process.workspace = None
+
+
+def workspace() -> str:
+    """The absolute path of the directory for the temp files of the running code, prepared at its first use.
+
+    Raises `WorkspaceError` if it can't be had; nothing is created elsewhere then.
+    """
+    scope = current()
+    if scope.workspace is None:
+        from .workspace import prepare, prepare_outside
+
+        if scope.workflow is None:
+            scope.workspace = prepare_outside(current_settings())
+        else:
+            scope.workspace = prepare(current_settings(), scope.workflow)
+    return scope.workspace
+
+
+def enter(workflow: str) -> Scope:
+    """Enter the scope of a workflow, whose workspace is prepared first; `leave` takes what this returns.
+
+    Raises `InvalidWorkflowId` or `WorkspaceError`; the scope is then unchanged.
+    """
+    from .workspace import prepare
+
+    scope = Scope(workflow)
+    scope.workspace = prepare(current_settings(), workflow)
+    scope._token = _scope.set(scope)
+    return scope
+
+
+def leave(scope: Scope) -> None:
+    """Leave a scope that was entered in this context; copies of the context that live on are outside from now on."""
+    scope.left = True
+    scope.workspace = None
+    if scope._token is not None:
+        _scope.reset(scope._token)
+
+
+class workflow:  # noqa: N801 - used as a function: `with workflow("wf-1") as workspace:`
+    """Run code for a workflow: a context manager whose value is the workspace's path, and a decorator.
+
+    A decorated function, async ones included, enters the scope at each call. Raises `InvalidWorkflowId` or
+    `WorkspaceError` on entry. Where the shim is off nothing is redirected, and the value is stock's
+    `tempfile.gettempdir()`: the rollback switch must not break code that uses this.
+    """
+
+    def __init__(self, workflow_id: str) -> None:
+        from .workflow_id import check
+
+        self.workflow_id = check(workflow_id)
+        self._entered: list[Scope | None] = []
+
+    def __enter__(self) -> str:
+        if installed() is None:
+            import tempfile
+
+            self._entered.append(None)
+            return tempfile.gettempdir()
+        scope = enter(self.workflow_id)
+        self._entered.append(scope)
+        return workspace()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: "TracebackType | None"
+    ) -> None:
+        scope = self._entered.pop()
+        if scope is not None:
+            leave(scope)
+
+    def __call__(self, function: "F") -> "F":
+        import functools
+        import inspect
+
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def scoped(*args: "Any", **kwargs: "Any") -> "Any":
+                with workflow(self.workflow_id):
+                    return await function(*args, **kwargs)
+        else:
+
+            @functools.wraps(function)
+            def scoped(*args: "Any", **kwargs: "Any") -> "Any":
+                with workflow(self.workflow_id):
+                    return function(*args, **kwargs)
+
+        return scoped  # type: ignore[return-value]

@@ -1,0 +1,108 @@
+"""What an interpreter start installs, and what is installed later, when a module is imported that it concerns.
+
+Standard library only, and little of it: this runs in every process, thousands of short children included. So tier 0
+(this file and what it imports) does without typing, `__future__` and `from . import`, which would import `services`.
+"""
+
+import sys
+
+from .guard import install as install_guard
+from .guard.calls import install as install_calls
+from .patches import Patches, installed, set_installed
+from .settings import Settings, current, forget
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+PACKAGE = __name__.rpartition(".")[0]
+
+
+def install(on_failure: "Callable[[BaseException], None] | None" = None) -> None:
+    """Install the shim as the settings say; nothing where it is off or at work already.
+
+    Parts that concern modules not imported yet follow when these are. If one of them fails then, `on_failure` is
+    called with the exception, or it is raised from the import.
+
+    Raises `SettingsError`, or what a patch raised; the patches made before it are undone.
+    """
+    if installed() is not None:
+        return
+    settings = current()
+    if settings.mode == "off":
+        return
+    if sys.platform != "linux":
+        from .errors import SettingsError
+
+        raise SettingsError("TMP_REDIRECT", settings.mode, f"only off on {sys.platform}: the shim needs Linux")
+    patches = Patches(on_failure)
+    try:
+        _install_parts(settings, patches)
+    except BaseException:
+        patches.undo()
+        raise
+    set_installed(patches)
+
+
+def uninstall() -> None:
+    """Put everything back as it was before `install`, and forget the settings; nothing where the shim isn't at work."""
+    patches = installed()
+    if patches is not None:
+        patches.undo()
+        set_installed(None)
+    forget()
+
+
+def is_active() -> bool:
+    """Whether the shim is at work in this process."""
+    return installed() is not None
+
+
+def _install_parts(settings: Settings, patches: Patches) -> None:
+    if settings.scope is not None:
+        from .scope import configure
+
+        configure(settings.scope)
+        patches.on_undo(lambda: configure(None))
+    install_guard(settings, patches)
+    if "calls" in settings.guard:
+        install_calls(patches)
+    patches.when_imported("tempfile", _redirect)
+    patches.when_imported("celery.app.trace", _trace_tasks)
+    _bind_to_parents(patches)
+
+
+def _redirect(module: "ModuleType", patches: Patches) -> None:
+    from .redirect import install as install_redirect
+
+    install_redirect(module, patches)
+
+
+def _trace_tasks(module: "ModuleType", patches: Patches) -> None:
+    from .integrations.celery import install as install_celery
+
+    install_celery(module, patches)
+
+
+def _bind_to_parents(patches: Patches) -> None:
+    """Make `import services.common.tmp_redirect` find this package below parents that are imported after it.
+
+    The import system takes the package from `sys.modules` and imports of its parents only the first, `services`.
+    """
+    top, parent, name = PACKAGE.split(".")
+
+    def import_parent(attribute: str) -> "ModuleType":
+        if attribute != parent:
+            raise AttributeError(f"module {top!r} has no attribute {attribute!r}")
+        __import__(f"{top}.{parent}")
+        return sys.modules[f"{top}.{parent}"]
+
+    def bind_parent(module: "ModuleType", _: Patches) -> None:
+        module.__dict__.setdefault("__getattr__", import_parent)  # PEP 562
+
+    def bind_package(module: "ModuleType", _: Patches) -> None:
+        module.__dict__.setdefault(name, sys.modules[PACKAGE])
+
+    patches.when_imported(top, bind_parent)
+    patches.when_imported(f"{top}.{parent}", bind_package)

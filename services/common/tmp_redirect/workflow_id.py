@@ -1,0 +1,42 @@
+"""What a workflow id may be. It comes from the callers of an API, so it is untrusted."""
+
+from .errors import InvalidWorkflowId
+
+_LONGEST = 255  # bytes: NAME_MAX of the Linux file systems
+
+
+def check(value: object) -> str:
+    """The id, if it is one path component: not empty, no leading `.`, no `/`, no control characters, 255 bytes at most.
+
+    Raises `InvalidWorkflowId`, which says what is wrong with it.
+    """
+    if not isinstance(value, str):
+        raise InvalidWorkflowId(f"a workflow id must be a string, not {type(value).__name__}: {_shown(value)}")
+    wrong = _what_is_wrong(value)
+    if wrong:
+        raise InvalidWorkflowId(
+            f"workflow id {_shown(value)} {wrong}: it must be one path component that doesn't start with '.', "
+            f"without '/' and control characters, of 1 to {_LONGEST} bytes in UTF-8"
+        )
+    return value
+
+
+def _what_is_wrong(value: str) -> str:
+    if not value:
+        return "is empty"
+    if value.startswith("."):
+        return "starts with '.'"
+    if "/" in value:
+        return "has a '/'"
+    if any(c < " " or "\x7f" <= c <= "\x9f" for c in value):
+        return "has a control character"
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return "can't be encoded in UTF-8"
+    return f"has {size} bytes" if size > _LONGEST else ""
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,77 @@
+"""Start tmp_redirect with the interpreter, then run the sitecustomize that this file shadows.
+
+The package is loaded from its path under its canonical name. Its parents are not imported: in the system that it is
+laid over, `services/common/__init__.py` connects to Redis and may end the process, which no interpreter start may do.
+
+`site` swallows whatever a sitecustomize raises and runs on unpatched with status 0. So a shim that can't start ends
+the process itself with status 78 (EX_CONFIG of sysexits.h), or says so loudly where `TMP_REDIRECT=warn`.
+Nothing is ever written to stdout, which belongs to the program.
+"""
+
+import os
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PACKAGE = "services.common.tmp_redirect"
+
+
+def start():
+    """Install the shim if `TMP_REDIRECT` asks for it. The environment is read here too, so that off loads nothing."""
+    if os.environ.get("TMP_REDIRECT", "") in ("", "off"):
+        return
+    try:
+        load_package().startup.install(on_failure=fail)
+    except BaseException as error:
+        fail(error)
+
+
+def load_package():
+    """The package, from the cache or from its path; with its `startup` module, which says what happens next."""
+    # The frozen importer is in every process; importlib.util would cost 0.3 to 4 ms of each interpreter start.
+    from _frozen_importlib import module_from_spec
+    from _frozen_importlib_external import spec_from_file_location
+
+    if PACKAGE not in sys.modules:
+        directory = os.path.join(HERE, *PACKAGE.split("."))
+        spec = spec_from_file_location(
+            PACKAGE, os.path.join(directory, "__init__.py"), submodule_search_locations=[directory]
+        )
+        package = sys.modules[PACKAGE] = module_from_spec(spec)
+        try:
+            spec.loader.exec_module(package)
+        except BaseException:
+            del sys.modules[PACKAGE]
+            raise
+    __import__(PACKAGE + ".startup", fromlist=["install"])
+    return sys.modules[PACKAGE]
+
+
+def fail(error):
+    """Say in one line on stderr why the shim is not at work; end the process unless the mode is `warn`."""
+    warn = os.environ.get("TMP_REDIRECT") == "warn"
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    outcome = "the process goes on WITHOUT it" if warn else "the process ends with status 78"
+    try:
+        sys.stderr.write(f"tmp_redirect: can't start, {outcome}: {reason}\n")
+        sys.stderr.flush()
+    finally:
+        if not warn:
+            os._exit(78)
+
+
+def chain():
+    """Run the next sitecustomize on the path in this one's place; its errors are its own, `site` reports them."""
+    from _frozen_importlib import module_from_spec
+    from _frozen_importlib_external import PathFinder
+
+    # What stands before this directory isn't shadowed by it; a launcher that stands there has chained to us.
+    path = sys.path[sys.path.index(HERE) + 1 :] if HERE in sys.path else []
+    spec = PathFinder.find_spec("sitecustomize", [entry for entry in path if entry != HERE])
+    if spec is not None and spec.loader is not None:
+        sys.modules["sitecustomize"] = module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+
+
+start()
+if __name__ == "sitecustomize":
+    chain()
