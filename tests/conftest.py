@@ -1,0 +1,178 @@
+"""Fresh interpreters to run test bodies in, the check that tests leave nothing behind, and the shim-off run."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = Path("services/common/tmp_redirect")
+VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+SYSTEM_TEMP = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108
+OTHERS = ("pytest-of-", "pip-")  # what pytest itself and installers beside the test run keep in system temp
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--shim-off", action="store_true", help="run the promises of the shim with the shim off: each must fail"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--shim-off"):
+        return
+    promises = [item for item in items if item.get_closest_marker("promise")]
+    config.hook.pytest_deselected(items=[item for item in items if item not in promises])
+    items[:] = promises
+    for item in items:
+        item.add_marker(pytest.mark.xfail(strict=True, reason="the shim is off"))
+
+
+@pytest.fixture(scope="session")
+def mode(request: pytest.FixtureRequest) -> str:
+    """The mode that tests start processes in: enforce, or off in the shim-off run."""
+    return "off" if request.config.getoption("--shim-off") else "enforce"
+
+
+@pytest.fixture(scope="session")
+def overlay(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that looks as `/app` does with the shim laid over it, without any parent package."""
+    directory = tmp_path_factory.mktemp("overlay")
+    lay_over(directory)
+    return directory
+
+
+def lay_over(directory: Path) -> None:
+    """Copy the shim into `directory`."""
+    shutil.copytree(REPOSITORY / PACKAGE, directory / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "sitecustomize.py", directory)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty root for workspaces; below system temp, where a root may be."""
+    directory = tmp_path / "workflows"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def shim_env(overlay: Path, root: Path, mode: str) -> dict[str, str]:
+    """The environment of a process with the shim: nothing inherited but `PATH`."""
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(overlay),
+        "TMP_REDIRECT": mode,
+        "TMP_REDIRECT_ROOT": str(root),
+        "TMP_REDIRECT_SERVICE": "svc",
+    }
+
+
+@pytest.fixture(params=VERSIONS)
+def python(request: pytest.FixtureRequest) -> str:
+    """The path of an interpreter of each supported version, without the packages of the test environment."""
+    return interpreter(request.param)
+
+
+def interpreter(version: str) -> str:
+    """The path of a CPython of `version`: the one that runs the tests, pyenv's or the system's; else the test skips."""
+    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
+        return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = sorted(pyenv.glob(f"{version}.*/bin/python"))
+    candidate = str(found[-1]) if found else shutil.which(f"python{version}")
+    if candidate is None or subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode != 0:
+        pytest.skip(f"Python {version} is not installed here")
+    return candidate
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run the body of a `fresh` test in an interpreter of its own; the fixtures it names are there as plain values."""
+    marker = pyfuncitem.get_closest_marker("fresh")
+    if marker is None:
+        return None
+    values = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.function).parameters}
+    fixture = pyfuncitem._request.getfixturevalue
+    script = Path(fixture("tmp_path")) / "body.py"
+    script.write_text(_header(values) + _body(pyfuncitem), encoding="utf-8")
+    env = {**fixture("shim_env"), **marker.kwargs.get("env", {})}
+    if fixture("mode") == "off":
+        env["TMP_REDIRECT"] = "off"
+    env = {name: value.format(**values) for name, value in env.items()}
+    done = subprocess.run(
+        [fixture("python"), str(script)], env=env, cwd=script.parent, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == marker.kwargs.get("status", 0), f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert done.stdout == "", "nothing may be written to stdout"
+    expected = marker.kwargs.get("stderr")
+    if expected is not None:
+        assert expected.format(**values) in done.stderr
+    return True
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A fresh test runs in every interpreter."""
+    if metafunc.definition.get_closest_marker("fresh") and "python" not in metafunc.fixturenames:
+        metafunc.fixturenames.append("python")
+        metafunc.parametrize("python", VERSIONS, indirect=True)
+
+
+def _header(values: dict[str, object]) -> str:
+    lines = ["from pathlib import Path", *(f"{name} = {_literal(value)}" for name, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _literal(value: object) -> str:
+    return f"Path({str(value)!r})" if isinstance(value, Path) else repr(value)
+
+
+def _body(item: pytest.Function) -> str:
+    source = textwrap.dedent(inspect.getsource(item.function))
+    function = ast.parse(source).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    lines = source.splitlines()
+    first = function.body[0].lineno - 1
+    return textwrap.dedent("\n".join(lines[first:])) + "\n"
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No file in system temp, no child process, thread, environment variable or import hook outlives a test."""
+    before = _surroundings()
+    yield
+    after = _surroundings()
+    changed = {what: (before[what], after[what]) for what in before if before[what] != after[what]}
+    assert not changed
+
+
+def _surroundings() -> dict[str, object]:
+    return {
+        "system temp": {
+            str(entry)
+            for directory in SYSTEM_TEMP
+            if directory.is_dir()
+            for entry in directory.iterdir()
+            if not entry.name.startswith(OTHERS)
+        },
+        "children": _children(),
+        "threads": {thread.name for thread in threading.enumerate()},
+        "environment": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+        "import hooks": list(sys.meta_path),
+        "working directory": os.getcwd(),  # noqa: PTH109 - compared as it is
+    }
+
+
+def _children() -> set[str]:
+    listing = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+    return set(listing.read_text(encoding="ascii").split()) if listing.exists() else set()
