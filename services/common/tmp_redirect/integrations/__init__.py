@@ -1,0 +1,1 @@
+"""The frameworks that switch between workflows: one file each, which alone knows its framework."""

@@ -1,0 +1,145 @@
+"""Every Celery task runs in the scope of its workflow.
+
+`celery.app.trace.build_tracer` makes the function that runs a task in every pool and in `.apply()`. The scope is
+entered around that function: signals can't do it, since Celery swallows what their receivers raise, and a nested
+`.apply()` fires those of the outer task too. A task whose workspace can't be had fails as any task does, by a tracer
+whose task raises, so that its result, its callbacks and its signals are Celery's own.
+"""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import wrapt
+from celery import signals
+
+from ..errors import InvalidWorkflowId, WorkspaceError
+from ..patches import Patches
+from ..propagate.environment import Environment
+from ..scope import current, current_workflow, enter, leave
+from ..settings import current as current_settings
+from ..workspace import check_root, prepare_outside
+
+HEADER = "tmp_redirect_workflow"  # of a message: the workflow that it was published from
+_EX_CONFIG = 78
+
+Tracer = Callable[..., Any]
+
+_environment: Environment | None = None
+
+
+def install(trace: ModuleType, patches: Patches) -> None:
+    """Wrap the tasks of the module `celery.app.trace`."""
+    wrapper = wrapt.FunctionWrapper(trace.build_tracer, _build_tracer)
+    for name in ("celery.app.trace", "celery.worker.consumer.consumer"):  # the second has it by name, if it is loaded
+        if name in sys.modules:
+            patches.replace(sys.modules[name], "build_tracer", wrapper)
+    for signal, receiver in (
+        (signals.celeryd_init, _check_root),
+        (signals.worker_process_init, _follow_scope),
+        (signals.before_task_publish, _publish_scope),
+    ):
+        signal.connect(receiver, weak=False)
+        patches.on_undo(lambda s=signal, r=receiver: s.disconnect(r))
+
+
+def _check_root(**_: Any) -> None:
+    """A worker without a usable root would fail every task: it ends before it takes one."""
+    configuration = current_settings()
+    try:
+        check_root(configuration)
+        if configuration.outside == "service":
+            prepare_outside(configuration)
+    except WorkspaceError as error:
+        sys.stderr.write(f"tmp_redirect: this worker can't start: {error.strerror}\n")
+        sys.stderr.flush()
+        raise SystemExit(_EX_CONFIG) from None  # Celery swallows an Exception here
+
+
+def _follow_scope(**_: Any) -> None:
+    """Celery sends this in processes that run one task at a time: children of the prefork pool, and a solo worker."""
+    global _environment
+    _environment = Environment()
+
+
+def _publish_scope(headers: dict[str, Any] | None = None, **_: Any) -> None:
+    workflow = current_workflow()
+    if workflow is not None and headers is not None:
+        headers.setdefault(HEADER, workflow)
+
+
+def _build_tracer(wrapped: Callable[..., Tracer], _: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Tracer:
+    trace = wrapped(*args, **options)
+
+    def trace_task(
+        task_id: str, task_args: Sequence[Any], task_options: Mapping[str, Any], request: Any = None
+    ) -> Any:
+        try:
+            workflow = workflow_of(task_id, task_args, task_options, request or {})
+            entered = enter(workflow) if workflow is not None else None
+        except (InvalidWorkflowId, WorkspaceError) as error:
+            refuse = wrapped(*_with_task_that_raises(error, *args), **options)
+            return refuse(task_id, task_args, task_options, request)
+        if entered is None:
+            return trace(task_id, task_args, task_options, request)
+        try:
+            _set_environment()
+            return trace(task_id, task_args, task_options, request)
+        finally:
+            leave(entered)
+            _set_environment()
+
+    return trace_task
+
+
+def _set_environment() -> None:
+    if _environment is not None:
+        _environment.follow(current())
+
+
+def _with_task_that_raises(error: Exception, name: str, task: Any, *rest: Any) -> tuple[Any, ...]:
+    """The arguments of `build_tracer`, for a task that has all of `task` but a body that raises `error`."""
+
+    def refuse(self: Any, *args: Any, **options: Any) -> None:
+        raise error
+
+    base = task.__class__
+    refusing = type(base.__name__, (base,), {"__call__": refuse, "__module__": base.__module__})
+    stand_in = object.__new__(refusing)
+    stand_in.__dict__.update(task.__dict__)
+    return (name, stand_in, *rest)
+
+
+def workflow_of(
+    task_id: str, args: Sequence[Any], options: Mapping[str, Any], request: Mapping[str, Any]
+) -> str | None:
+    """The workflow id of a task: the first of the places in `TMP_REDIRECT_WORKFLOW_FROM` that has one, or `None`.
+
+    A task that is applied inside another one has no message: it inherits the scope where a header would be read.
+    """
+    for source in current_settings().workflow_from:
+        kind, steps = source[0], source[1:]
+        if kind == "header":
+            found = request.get(HEADER) or (current_workflow() if request.get("is_eager") else None)
+        elif kind == "root_id":
+            found = request.get("root_id") or task_id
+        else:
+            found = _find(args if kind == "args" else options, steps)
+        if found is not None:
+            return str(found) if isinstance(found, (int, uuid.UUID)) and not isinstance(found, bool) else found
+    return None
+
+
+def _find(place: Any, steps: Sequence[str]) -> Any:
+    for step in steps:
+        if isinstance(place, Mapping):
+            place = place.get(step)
+        elif isinstance(place, (list, tuple)) and step.isdecimal() and int(step) < len(place):
+            place = place[int(step)]
+        else:
+            return None
+    return place

@@ -1,0 +1,1 @@
+"""How the scope reaches the code that a workflow starts elsewhere: one file a way."""
