@@ -58,6 +58,12 @@ def lay_over(directory: Path) -> None:
     shutil.copy(REPOSITORY / "sitecustomize.py", directory)
 
 
+@pytest.fixture(scope="session")
+def helpers() -> Path:
+    """The directory of what tests run in other processes; without a sitecustomize, unlike the checkout."""
+    return Path(__file__).parent / "workers"
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """An empty root for workspaces; below system temp, where a root may be."""

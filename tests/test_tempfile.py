@@ -8,18 +8,17 @@ The bodies run in fresh interpreters and look at the paths themselves.
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.apis import every_api
+from apis import every_api
 
 IN_SCOPE = {"TMP_REDIRECT_SCOPE": "wf-1"}
 
 
 def test_the_list_of_apis_is_whole() -> None:
-    """`tests.apis` has a call of each public name of tempfile that makes something."""
+    """`apis` has a call of each public name of tempfile that makes something."""
     import tempfile
 
     making = {name for name in tempfile.__all__ if name not in ("TMP_MAX", "gettempprefix", "gettempprefixb", "tempdir")}
@@ -31,7 +30,7 @@ def test_the_list_of_apis_is_whole() -> None:
 def test_every_api_in_a_scope(root: Path, overlay: Path, helpers: Path):
     import os
 
-    from tests.apis import every_api
+    from apis import every_api
 
     workspace = str(root / "wf-1" / "tmp")
     for name, make in every_api().items():
@@ -45,7 +44,7 @@ def test_every_api_in_a_scope(root: Path, overlay: Path, helpers: Path):
 def test_every_api_outside(root: Path, overlay: Path, helpers: Path):
     import os
 
-    from tests.apis import every_api
+    from apis import every_api
 
     workspace = str(root / ".outside" / "svc" / "tmp")
     for name, make in every_api().items():
@@ -63,7 +62,7 @@ def test_every_api_bound_before_the_shim_ran(root: Path, early: Path, overlay: P
     import sitecustomize
 
     assert sitecustomize.early["gettempdir"] is not sys.modules["tempfile"].gettempdir
-    from tests.apis import every_api
+    from apis import every_api
 
     workspace = str(root / "wf-1" / "tmp")
     for name, make in every_api(sitecustomize.early).items():
@@ -89,15 +88,6 @@ def early(tmp_path: Path) -> Path:
         encoding="utf-8",
     )
     return directory
-
-
-@pytest.fixture
-def helpers(tmp_path: Path) -> Path:
-    """A directory with `tests.apis`, and without the checkout's sitecustomize."""
-    directory = tmp_path / "helpers" / "tests"
-    directory.mkdir(parents=True)
-    shutil.copy(Path(__file__).with_name("apis.py"), directory)
-    return directory.parent
 
 
 @pytest.mark.promise

@@ -11,15 +11,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def every_api(names: Mapping[str, Any] | None = None) -> dict[str, Callable[[], list[str]]]:
+def every_api(names: Mapping[str, Any] | None = None, prefix: str = "tmp") -> dict[str, Callable[[], list[str]]]:
     """One function a call, each returns absolute paths; `names` are tempfile's, as a program bound them.
+
+    What has a name begins with `prefix`, so that a watcher of the file system can tell who asked for it.
 
     What the calls make is left behind, unless the call itself removes it.
     """
     t = names or {name: getattr(tempfile, name) for name in tempfile.__all__}
 
     def named(**options: Any) -> list[str]:
-        with t["NamedTemporaryFile"](**options) as file:
+        with t["NamedTemporaryFile"](**{"prefix": prefix, **options}) as file:
             return [os.fsdecode(file.name)]
 
     def of_descriptor(file: Any) -> list[str]:
@@ -36,7 +38,7 @@ def every_api(names: Mapping[str, Any] | None = None) -> dict[str, Callable[[], 
         return [os.fsdecode(path)]
 
     def directory() -> list[str]:
-        with t["TemporaryDirectory"]() as path:
+        with t["TemporaryDirectory"](prefix=prefix) as path:
             return [path]
 
     return {
@@ -44,13 +46,25 @@ def every_api(names: Mapping[str, Any] | None = None) -> dict[str, Callable[[], 
         "gettempdirb": lambda: [os.fsdecode(t["gettempdirb"]())],
         "NamedTemporaryFile": named,
         "NamedTemporaryFile delete=False": lambda: named(delete=False, suffix=".json", mode="w", encoding="utf-8"),
-        "NamedTemporaryFile bytes": lambda: named(suffix=b".bin"),
+        "NamedTemporaryFile bytes": lambda: named(prefix=prefix.encode(), suffix=b".bin"),
         "TemporaryFile": lambda: of_descriptor(t["TemporaryFile"]()),
         "SpooledTemporaryFile": spooled,
-        "mkstemp": lambda: made(*t["mkstemp"]()),
-        "mkstemp bytes": lambda: made(*t["mkstemp"](prefix=b"probe")),
-        "mkdtemp": lambda: [t["mkdtemp"]()],
-        "mkdtemp bytes": lambda: [os.fsdecode(t["mkdtemp"](suffix=b"d"))],
-        "mktemp": lambda: [t["mktemp"]()],
+        "mkstemp": lambda: made(*t["mkstemp"](prefix=prefix)),
+        "mkstemp bytes": lambda: made(*t["mkstemp"](prefix=prefix.encode())),
+        "mkdtemp": lambda: [t["mkdtemp"](prefix=prefix)],
+        "mkdtemp bytes": lambda: [os.fsdecode(t["mkdtemp"](prefix=prefix.encode()))],
+        "mktemp": lambda: [t["mktemp"](prefix=prefix)],
         "TemporaryDirectory": directory,
     }
+
+
+def paths_of_every_api(prefix: str) -> list[str]:
+    """Call them all; the paths that they got."""
+    return [path for make in every_api(prefix=prefix).values() for path in make()]
+
+
+if __name__ == "__main__":
+    import json
+    import sys
+
+    json.dump(paths_of_every_api(sys.argv[1]), sys.stdout)

@@ -1,0 +1,359 @@
+"""Real workers with a real broker: each task's temp files are in its workflow's directory, whatever happens.
+
+The file system is watched through inotify. Tasks name their files after the workflow that asked for them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery, chain, signature
+from celery.result import AsyncResult
+
+from examples.servers import Process, Servers
+from examples.watcher import Watcher
+
+PATIENCE = 60  # seconds until a task that doesn't answer is an error
+
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Servers:
+    directory = tmp_path / "servers"
+    directory.mkdir()
+    return Servers(directory, {"PATH": os.environ["PATH"], "TMPDIR": str(directory)})
+
+
+@pytest.fixture
+def broker(servers: Servers) -> Iterator[str]:
+    with servers.broker() as url:
+        yield url
+
+
+@pytest.fixture
+def worker_env(shim_env: dict[str, str], overlay: Path, helpers: Path, broker: str, tmp_path: Path) -> dict[str, str]:
+    return {
+        **shim_env,
+        "PYTHONPATH": f"{overlay}:{helpers}",
+        "BROKER": f"{broker}/0",
+        "BACKEND": f"{broker}/1",
+        "HOME": str(tmp_path),
+        "C_FORCE_ROOT": "1",
+    }
+
+
+@pytest.fixture
+def start(servers: Servers, worker_env: dict[str, str]) -> Iterator[Start]:
+    """Starts a worker; further variables are its keyword arguments."""
+    with ExitStack() as stack:
+
+        def start_worker(name: str = "worker", pool: str = "prefork", concurrency: int = 1, **env: str) -> Process:
+            worker = servers.celery_worker(name, "worker_app", {**worker_env, **env}, concurrency, pool)
+            return stack.enter_context(worker)
+
+        yield start_worker
+
+
+@pytest.fixture
+def client(broker: str) -> Iterator[Celery]:
+    app = Celery("client", broker=f"{broker}/0", backend=f"{broker}/1", set_as_current=False)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def call(client: Celery) -> Callable[..., Any]:
+    """Send a task of the target's shape to the worker and return what it returned."""
+
+    def send(task: str, workflow: object, *args: Any, **options: Any) -> Any:
+        kwargs = {"context": {"workflow_id": workflow, **options.pop("context", {})}, **options.pop("kwargs", {})}
+        return answer(client.send_task(f"worker_app.{task}", args=args, kwargs=kwargs, **options))
+
+    return send
+
+
+def answer(result: AsyncResult) -> Any:
+    return result.get(timeout=PATIENCE, disable_sync_subtasks=False)
+
+
+def workspace(root: Path, workflow: str) -> str:
+    return str(root / workflow / "tmp")
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize(("pool", "workers"), [("prefork", 2), ("solo", 2)])
+def test_interleaved_workflows(client: Celery, start: Start, root: Path, pool: str, workers: int) -> None:
+    workflows = [str(uuid.uuid4()) for _ in range(18)] + ["工作流-视频", "a workflow"]
+    for workflow in workflows[::2]:
+        (root / workflow / "tmp").mkdir(parents=True)  # these are watched before the first file can come
+    for number in range(workers):
+        start(f"worker{number}", pool=pool, concurrency=2)
+    step = "worker_app.probe"
+    with Watcher(["/tmp", "/var/tmp", root]) as watcher:  # noqa: S108
+        results = [
+            chain(
+                signature(step, kwargs={"context": {"workflow_id": workflow}}, immutable=True, app=client),
+                signature(step, app=client),
+                signature(step, app=client),
+                app=client,
+            ).apply_async()
+            for workflow in workflows
+        ]
+        contexts = [answer(result) for result in results]
+    assert len({context["pid"] for context in contexts}) >= workers
+    for workflow, context in zip(workflows, contexts, strict=True):
+        assert context["workflow_id"] == workflow
+        assert {os.path.dirname(path) for path in context["paths"]} == {workspace(root, workflow), str(root / workflow)}
+    asked_for = {path for context in contexts for path in context["paths"] if "probe-" in path}
+    seen = {str(path) for path in watcher.created if path.name.startswith("probe-")}
+    for path in seen:
+        workflow = os.path.basename(path).removeprefix("probe-").rpartition("-")[0]
+        assert os.path.dirname(path) == workspace(root, workflow)
+    watched_from_the_start = {path for path in asked_for if Path(path).parts[-3] in workflows[::2]}
+    never_made = {path for path in asked_for if path not in seen}  # mktemp's, and what was gone before its watch
+    assert len(seen & watched_from_the_start) == 10 * 3 * 2 * 8
+    assert len(never_made & watched_from_the_start) == 10 * 3 * 2
+    assert not [path for path in watcher.created if not path.is_relative_to(root) and "pytest-of" not in str(path)]
+
+
+BAD_IDS = ["../../etc", ".", "", "a\0b", "a\nb", "x" * 300, "a/b", {"an": "object"}, True]
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_a_bad_id_fails_its_task_only(call: Callable[..., Any], start: Start, root: Path, pool: str) -> None:
+    start(pool=pool)
+    before = call("locate", "good")["pid"]
+    with Watcher(["/tmp", "/var/tmp", root]) as watcher:  # noqa: S108
+        for value in BAD_IDS:
+            with pytest.raises(Exception, match="workflow id") as caught:
+                call("probe", value)
+            assert type(caught.value).__name__ == "InvalidWorkflowId"
+            assert "one path component" in str(caught.value) or "must be a string" in str(caught.value)
+    assert not [path for path in watcher.created if "pytest-of" not in str(path)]
+    assert not [path for path in watcher.created if path.is_relative_to(root)]
+    after = call("locate", "工作流")
+    assert after["gettempdir"] == workspace(root, "工作流")
+    assert after["pid"] == before
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_an_unavailable_workspace_fails_its_task_only(
+    call: Callable[..., Any], start: Start, root: Path, tmp_path: Path, pool: str
+) -> None:
+    start(pool=pool)
+    pid = call("locate", "good")["pid"]
+    victim = tmp_path / "victim"
+    victim.mkdir()
+
+    def fails(workflow: str, reason: str) -> None:
+        with pytest.raises(Exception, match=reason) as caught:
+            call("probe", workflow)
+        assert type(caught.value).__name__ == "WorkspaceError"
+        assert f"workflow {workflow!r}" in str(caught.value)
+        assert workspace(root, workflow) in str(caught.value)
+        assert call("locate", "good")["pid"] == pid
+
+    for workflow in ("linked", "in-the-way"):
+        (root / workflow).mkdir()
+    (root / "linked" / "tmp").symlink_to(victim)
+    (root / "in-the-way" / "tmp").touch()
+    fails("linked", "is a symbolic link to")
+    fails("in-the-way", "is not a directory")
+    away = root.rename(tmp_path / "away")
+    with pytest.raises(Exception, match="the root .* doesn't exist; mount the shared volume"):
+        call("probe", "gone")
+    away.rename(root)
+    assert call("locate", "good")["gettempdir"] == workspace(root, "good")
+    assert not list(victim.iterdir())
+
+
+@pytest.mark.promise
+def test_a_disk_that_fills_up(
+    call: Callable[..., Any], servers: Servers, worker_env: dict[str, str], root: Path
+) -> None:
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespace can be made here: unshare -m is missing or not permitted")
+    mount = f"mount -t tmpfs -o size=64k tmpfs {root} && exec {sys.executable} -m celery -A worker_app worker -c 1 -l INFO"
+    with servers.process("mounted", [unshare, "-m", "sh", "-c", mount], worker_env) as worker:
+        servers.wait_ready(worker, lambda: " ready." in worker.log.read_text(encoding="utf-8"))
+        pid = call("locate", "good")["pid"]
+        filler = Path(f"/proc/{pid}/root{root}/filler")
+        with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        with pytest.raises(Exception, match="No space left on device, or no more than TMP_REDIRECT_MIN_FREE") as caught:
+            call("probe", "full")
+        assert type(caught.value).__name__ == "WorkspaceError"
+        filler.unlink()
+        assert call("locate", "full") == {**call("locate", "full"), "pid": pid}
+
+
+@pytest.mark.promise
+def test_a_worker_with_an_unusable_root_does_not_start(worker_env: dict[str, str], root: Path, tmp_path: Path) -> None:
+    root.rmdir()
+    for mode in ("enforce", "warn"):
+        env = {**worker_env, "TMP_REDIRECT": mode if worker_env["TMP_REDIRECT"] != "off" else "off"}
+        done = subprocess.run(
+            [sys.executable, "-m", "celery", "-A", "worker_app", "worker", "-c", "1", "--without-mingle"],
+            env=env, capture_output=True, text=True, timeout=20, check=False, cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 78
+        assert done.stderr.splitlines()[-1] == (
+            f"tmp_redirect: this worker can't start: the root {root} doesn't exist; mount the shared volume there, "
+            "or create it, or set TMP_REDIRECT_ROOT to the directory that is meant"
+        )
+        assert "Traceback" not in done.stderr
+    assert not root.exists()
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_where_the_id_is_found(client: Celery, start: Start, root: Path, pool: str) -> None:
+    start(pool=pool)
+
+    def locate(*args: Any, **options: Any) -> str:
+        kwargs = options.pop("kwargs", {})
+        directory: str = answer(client.send_task("worker_app.locate", args=args, kwargs=kwargs, **options))["gettempdir"]
+        return directory
+
+    header = {"headers": {"tmp_redirect_workflow": "of-header"}}
+    assert locate(kwargs={"context": {"workflow_id": "a"}}) == workspace(root, "a")
+    assert locate({"workflow_id": "b"}, **header) == workspace(root, "b")
+    assert locate(kwargs={"workflow_id": "c"}) == workspace(root, "c")
+    assert locate({"workflow_id": "b"}, kwargs={"context": {"workflow_id": "a"}}) == workspace(root, "a")
+    assert locate({"workflow_id": 42}) == workspace(root, "42")
+    assert locate({"workflow_id": None}, **header) == workspace(root, "of-header")
+    assert locate("no dict", **header) == workspace(root, "of-header")
+    task_id = str(uuid.uuid4())
+    assert locate(task_id=task_id) == workspace(root, task_id)
+    assert locate(root_id="of-the-canvas") == workspace(root, "of-the-canvas")
+
+
+@pytest.mark.promise
+def test_the_places_can_be_named(client: Celery, start: Start, root: Path) -> None:
+    start(TMP_REDIRECT_WORKFLOW_FROM="args.1.job.id", TMPDIR="/dev/shm")  # noqa: S108
+    result = client.send_task("worker_app.locate", args=[0, {"job": {"id": "named"}}])
+    assert answer(result)["gettempdir"] == workspace(root, "named")
+    for _ in range(2):
+        outside = answer(client.send_task("worker_app.locate"))
+        assert outside["gettempdir"] == str(root / ".outside" / "svc" / "tmp")
+        assert outside["environment"] == {
+            "TMPDIR": "/dev/shm", "TMP": None, "TEMP": None, "TEMPDIR": None, "TMP_REDIRECT_SCOPE": None,
+        }  # fmt: skip
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_the_environment_of_a_task(call: Callable[..., Any], client: Celery, start: Start, root: Path, pool: str) -> None:
+    start(pool=pool, TMP_REDIRECT_WORKFLOW_FROM="kwargs.context.workflow_id", TEMP="/dev/shm")  # noqa: S108
+    inherited = answer(client.send_task("worker_app.locate"))["environment"]
+    assert inherited == {"TMPDIR": None, "TMP": None, "TEMP": "/dev/shm", "TEMPDIR": None, "TMP_REDIRECT_SCOPE": None}
+    during = call("locate", "wf-1")["environment"]
+    directory = workspace(root, "wf-1")
+    assert during == {
+        "TMPDIR": directory, "TMP": directory, "TEMP": directory, "TEMPDIR": directory, "TMP_REDIRECT_SCOPE": "wf-1",
+    }  # fmt: skip
+    call("change_environment", "wf-1")
+    with pytest.raises(KeyError):
+        call("fail", "wf-2")
+    assert answer(client.send_task("worker_app.locate"))["environment"] == inherited
+    assert call("locate", "wf-1")["environment"] == during
+
+
+@pytest.mark.promise
+def test_other_programs_obey_the_environment(call: Callable[..., Any], start: Start, root: Path) -> None:
+    start()
+    (root / "wf-1" / "tmp").mkdir(parents=True)
+    with Watcher(["/tmp", "/var/tmp", root]) as watcher:  # noqa: S108
+        made = call("shell", "wf-1", kwargs={"script": "mktemp; mktemp -d; seq 20000 | sort -S 1k | tail -n 1"}).split()
+    assert [os.path.dirname(path) for path in made[:2]] == [workspace(root, "wf-1")] * 2
+    assert made[2] == "9999"
+    sorted_in = {str(path.parent) for path in watcher.created if path.name.startswith("sort")}
+    assert sorted_in == {workspace(root, "wf-1")}
+    assert not [path for path in watcher.created if not path.is_relative_to(root) and "pytest-of" not in str(path)]
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_retries_failures_and_nested_tasks(
+    call: Callable[..., Any], client: Celery, start: Start, root: Path, pool: str
+) -> None:
+    start(pool=pool)
+    notes = root / "retried" / "notes"
+    notes.mkdir(parents=True)
+    assert call("retry", "retried", context={"notes": str(notes)}) == [workspace(root, "retried")] * 3
+    with pytest.raises(KeyError, match="failed-") as caught:
+        call("fail", "failing")
+    assert os.path.dirname(caught.value.args[0]) == workspace(root, "failing")
+    for inner, expected in ((None, "outer"), ({"workflow_id": "inner"}, "inner")):
+        before, during, after = call("nested", "outer", kwargs={"inner": inner})
+        assert before == after
+        assert before["gettempdir"] == before["environment"]["TMPDIR"] == workspace(root, "outer")
+        assert during["gettempdir"] == during["environment"]["TMPDIR"] == workspace(root, expected)
+    before, during, after = call("nested", "outer", kwargs={"inner": {"workflow_id": "../x"}})
+    assert "InvalidWorkflowId" in during["error"]
+    assert before == after
+    assert before["gettempdir"] == workspace(root, "outer")
+
+
+@pytest.mark.promise
+def test_a_published_task_inherits_the_workflow(
+    call: Callable[..., Any], client: Celery, start: Start, root: Path
+) -> None:
+    start()
+    published = call("publish", "outer", kwargs={"inner": None})
+    assert answer(client.AsyncResult(published))["gettempdir"] == workspace(root, "outer")
+    published = call("publish", "outer", kwargs={"inner": {"workflow_id": "other"}})
+    assert answer(client.AsyncResult(published))["gettempdir"] == workspace(root, "other")
+
+
+@pytest.mark.promise
+def test_children_that_are_replaced(call: Callable[..., Any], start: Start, root: Path, worker_env: dict[str, str]) -> None:
+    start(MAX_TASKS_PER_CHILD="1")
+    places = [call("locate", f"wf-{number}") for number in range(3)]
+    assert len({place["pid"] for place in places}) == 3
+    for number, place in enumerate(places):
+        assert place["gettempdir"] == place["environment"]["TMPDIR"] == workspace(root, f"wf-{number}")
+
+
+@pytest.mark.promise
+def test_a_violation_in_a_task(call: Callable[..., Any], start: Start, root: Path) -> None:
+    start()
+    with pytest.raises(Exception, match="refused open in system temp") as caught:
+        call("write", "wf-1", kwargs={"path": "/tmp/tmp-redirect-x"})  # noqa: S108
+    assert type(caught.value).__name__ == "TmpFallbackError"
+    assert not os.path.exists("/tmp/tmp-redirect-x")  # noqa: S108, PTH110
+    inside = str(root / "wf-1" / "tmp" / "x")
+    assert call("write", "wf-1", kwargs={"path": inside}) == inside
+
+
+@pytest.mark.promise
+def test_warn_logs_a_violation_and_the_task_succeeds(
+    call: Callable[..., Any], start: Start, root: Path, mode: str
+) -> None:
+    worker = start(TMP_REDIRECT="warn" if mode == "enforce" else "off")
+    path = "/tmp/tmp-redirect-x"  # noqa: S108
+    try:
+        for _ in range(2):
+            assert call("write", "wf-1", kwargs={"path": path}) == path
+        assert os.path.exists(path)  # noqa: PTH110
+    finally:
+        Path(path).unlink(missing_ok=True)
+    log = worker.log.read_text(encoding="utf-8")
+    assert log.count(f"tmp_redirect: violation: open of '{path}' at ") == 1
+    assert "worker_app.py:" in log
+    assert "in write, workflow 'wf-1', pid" in log
+    assert worker.output.read_text(encoding="utf-8").count("tmp_redirect") == 0
