@@ -11,11 +11,15 @@ Nothing is ever written to stdout, which belongs to the program.
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 PACKAGE = "services.common.tmp_redirect"
 
 
-def start():
+def start() -> None:
     """Install the shim if `TMP_REDIRECT` asks for it. The environment is read here too, so that off loads nothing."""
     if os.environ.get("TMP_REDIRECT", "") in ("", "off"):
         return
@@ -25,7 +29,7 @@ def start():
         fail(error)
 
 
-def load_package():
+def load_package() -> "Any":
     """The package, from the cache or from its path; with its `startup` module, which says what happens next."""
     # The frozen importer is in every process; importlib.util would cost 0.3 to 4 ms of each interpreter start.
     from _frozen_importlib import module_from_spec
@@ -33,7 +37,7 @@ def load_package():
 
     if PACKAGE not in sys.modules:
         directory = os.path.join(HERE, *PACKAGE.split("."))
-        spec = spec_from_file_location(
+        spec: Any = spec_from_file_location(
             PACKAGE, os.path.join(directory, "__init__.py"), submodule_search_locations=[directory]
         )
         package = sys.modules[PACKAGE] = module_from_spec(spec)
@@ -46,7 +50,7 @@ def load_package():
     return sys.modules[PACKAGE]
 
 
-def fail(error):
+def fail(error: BaseException) -> None:
     """Say in one line on stderr why the shim is not at work; end the process unless the mode is `warn`."""
     warn = os.environ.get("TMP_REDIRECT") == "warn"
     reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -59,7 +63,7 @@ def fail(error):
             os._exit(78)
 
 
-def chain():
+def chain() -> None:
     """Run the next sitecustomize on the path in this one's place; its errors are its own, `site` reports them."""
     from _frozen_importlib import module_from_spec
     from _frozen_importlib_external import PathFinder

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 # Not asyncinotify, the other kept library: its recursive watch doesn't report what a new directory already contains.
-from inotify_simple import INotify, flags  # type: ignore[import-untyped]
+from inotify_simple import INotify, flags
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -18,7 +18,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = Path("services/common/tmp_redirect")
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
-SYSTEM_TEMP = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108
+SYSTEM_TEMP = (Path("/tmp"), Path("/var/tmp"))
 OTHERS = ("pytest-of-", "pip-")  # what pytest itself and installers beside the test run keep in system temp
 
 
@@ -117,7 +117,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         env["TMP_REDIRECT"] = "off"
     env = {name: value.format(**values) for name, value in env.items()}
     done = subprocess.run(
-        [fixture("python"), str(script)], env=env, cwd=script.parent, capture_output=True, text=True, timeout=120, check=False
+        [fixture("python"), str(script)],
+        env=env,
+        cwd=script.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == marker.kwargs.get("status", 0), f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert done.stdout == "", "nothing may be written to stdout"
@@ -175,7 +181,7 @@ def _surroundings() -> dict[str, object]:
         "threads": {thread.name for thread in threading.enumerate()},
         "environment": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
         "import hooks": list(sys.meta_path),
-        "working directory": os.getcwd(),  # noqa: PTH109 - compared as it is
+        "working directory": os.getcwd(),
     }
 
 

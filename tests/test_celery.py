@@ -99,7 +99,7 @@ def test_interleaved_workflows(client: Celery, start: Start, root: Path, pool: s
     for number in range(workers):
         start(f"worker{number}", pool=pool, concurrency=2)
     step = "worker_app.probe"
-    with Watcher(["/tmp", "/var/tmp", root]) as watcher:  # noqa: S108
+    with Watcher(["/tmp", "/var/tmp", root]) as watcher:
         results = [
             chain(
                 signature(step, kwargs={"context": {"workflow_id": workflow}}, immutable=True, app=client),
@@ -134,12 +134,12 @@ BAD_IDS = ["../../etc", ".", "", "a\0b", "a\nb", "x" * 300, "a/b", {"an": "objec
 def test_a_bad_id_fails_its_task_only(call: Callable[..., Any], start: Start, root: Path, pool: str) -> None:
     start(pool=pool)
     before = call("locate", "good")["pid"]
-    with Watcher(["/tmp", "/var/tmp", root]) as watcher:  # noqa: S108
+    with Watcher(["/tmp", "/var/tmp", root]) as watcher:
         for value in BAD_IDS:
             with pytest.raises(Exception, match="workflow id") as caught:
                 call("probe", value)
             assert type(caught.value).__name__ == "InvalidWorkflowId"
-            assert "one path component" in str(caught.value) or "must be a string" in str(caught.value)
+            assert "one path component" in str(caught.value)
     assert not [path for path in watcher.created if "pytest-of" not in str(path)]
     assert not [path for path in watcher.created if path.is_relative_to(root)]
     after = call("locate", "工作流")
@@ -172,7 +172,7 @@ def test_an_unavailable_workspace_fails_its_task_only(
     fails("linked", "is a symbolic link to")
     fails("in-the-way", "is not a directory")
     away = root.rename(tmp_path / "away")
-    with pytest.raises(Exception, match="the root .* doesn't exist; mount the shared volume"):
+    with pytest.raises(Exception, match=r"the root .* doesn't exist; mount the shared volume"):
         call("probe", "gone")
     away.rename(root)
     assert call("locate", "good")["gettempdir"] == workspace(root, "good")
@@ -186,14 +186,14 @@ def test_a_disk_that_fills_up(
     unshare = shutil.which("unshare")
     if unshare is None or subprocess.run([unshare, "-m", "true"], capture_output=True, check=False).returncode:
         pytest.skip("no mount namespace can be made here: unshare -m is missing or not permitted")
-    mount = f"mount -t tmpfs -o size=64k tmpfs {root} && exec {sys.executable} -m celery -A worker_app worker -c 1 -l INFO"
+    mount = (
+        f"mount -t tmpfs -o size=64k tmpfs {root} && exec {sys.executable} -m celery -A worker_app worker -c 1 -l INFO"
+    )
     with servers.process("mounted", [unshare, "-m", "sh", "-c", mount], worker_env) as worker:
         servers.wait_ready(worker, lambda: " ready." in worker.log.read_text(encoding="utf-8"))
         pid = call("locate", "good")["pid"]
         filler = Path(f"/proc/{pid}/root{root}/filler")
-        with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(4096))
+        subprocess.run(["sh", "-c", 'cat /dev/zero >"$0"', str(filler)], stderr=subprocess.DEVNULL, check=False)
         with pytest.raises(Exception, match="No space left on device, or no more than TMP_REDIRECT_MIN_FREE") as caught:
             call("probe", "full")
         assert type(caught.value).__name__ == "WorkspaceError"
@@ -226,7 +226,9 @@ def test_where_the_id_is_found(client: Celery, start: Start, root: Path, pool: s
 
     def locate(*args: Any, **options: Any) -> str:
         kwargs = options.pop("kwargs", {})
-        directory: str = answer(client.send_task("worker_app.locate", args=args, kwargs=kwargs, **options))["gettempdir"]
+        directory: str = answer(client.send_task("worker_app.locate", args=args, kwargs=kwargs, **options))[
+            "gettempdir"
+        ]
         return directory
 
     header = {"headers": {"tmp_redirect_workflow": "of-header"}}
@@ -244,7 +246,7 @@ def test_where_the_id_is_found(client: Celery, start: Start, root: Path, pool: s
 
 @pytest.mark.promise
 def test_the_places_can_be_named(client: Celery, start: Start, root: Path) -> None:
-    start(TMP_REDIRECT_WORKFLOW_FROM="args.1.job.id", TMPDIR="/dev/shm")  # noqa: S108
+    start(TMP_REDIRECT_WORKFLOW_FROM="args.1.job.id", TMPDIR="/dev/shm")
     result = client.send_task("worker_app.locate", args=[0, {"job": {"id": "named"}}])
     assert answer(result)["gettempdir"] == workspace(root, "named")
     for _ in range(2):
@@ -257,8 +259,10 @@ def test_the_places_can_be_named(client: Celery, start: Start, root: Path) -> No
 
 @pytest.mark.promise
 @pytest.mark.parametrize("pool", ["prefork", "solo"])
-def test_the_environment_of_a_task(call: Callable[..., Any], client: Celery, start: Start, root: Path, pool: str) -> None:
-    start(pool=pool, TMP_REDIRECT_WORKFLOW_FROM="kwargs.context.workflow_id", TEMP="/dev/shm")  # noqa: S108
+def test_the_environment_of_a_task(
+    call: Callable[..., Any], client: Celery, start: Start, root: Path, pool: str
+) -> None:
+    start(pool=pool, TMP_REDIRECT_WORKFLOW_FROM="kwargs.context.workflow_id", TEMP="/dev/shm")
     inherited = answer(client.send_task("worker_app.locate"))["environment"]
     assert inherited == {"TMPDIR": None, "TMP": None, "TEMP": "/dev/shm", "TEMPDIR": None, "TMP_REDIRECT_SCOPE": None}
     during = call("locate", "wf-1")["environment"]
@@ -277,7 +281,7 @@ def test_the_environment_of_a_task(call: Callable[..., Any], client: Celery, sta
 def test_other_programs_obey_the_environment(call: Callable[..., Any], start: Start, root: Path) -> None:
     start()
     (root / "wf-1" / "tmp").mkdir(parents=True)
-    with Watcher(["/tmp", "/var/tmp", root]) as watcher:  # noqa: S108
+    with Watcher(["/tmp", "/var/tmp", root]) as watcher:
         made = call("shell", "wf-1", kwargs={"script": "mktemp; mktemp -d; seq 20000 | sort -S 1k | tail -n 1"}).split()
     assert [os.path.dirname(path) for path in made[:2]] == [workspace(root, "wf-1")] * 2
     assert made[2] == "9999"
@@ -321,7 +325,9 @@ def test_a_published_task_inherits_the_workflow(
 
 
 @pytest.mark.promise
-def test_children_that_are_replaced(call: Callable[..., Any], start: Start, root: Path, worker_env: dict[str, str]) -> None:
+def test_children_that_are_replaced(
+    call: Callable[..., Any], start: Start, root: Path, worker_env: dict[str, str]
+) -> None:
     start(MAX_TASKS_PER_CHILD="1")
     places = [call("locate", f"wf-{number}") for number in range(3)]
     assert len({place["pid"] for place in places}) == 3
@@ -333,9 +339,9 @@ def test_children_that_are_replaced(call: Callable[..., Any], start: Start, root
 def test_a_violation_in_a_task(call: Callable[..., Any], start: Start, root: Path) -> None:
     start()
     with pytest.raises(Exception, match="refused open in system temp") as caught:
-        call("write", "wf-1", kwargs={"path": "/tmp/tmp-redirect-x"})  # noqa: S108
+        call("write", "wf-1", kwargs={"path": "/tmp/tmp-redirect-x"})
     assert type(caught.value).__name__ == "TmpFallbackError"
-    assert not os.path.exists("/tmp/tmp-redirect-x")  # noqa: S108, PTH110
+    assert not os.path.exists("/tmp/tmp-redirect-x")
     inside = str(root / "wf-1" / "tmp" / "x")
     assert call("write", "wf-1", kwargs={"path": inside}) == inside
 
@@ -345,11 +351,11 @@ def test_warn_logs_a_violation_and_the_task_succeeds(
     call: Callable[..., Any], start: Start, root: Path, mode: str
 ) -> None:
     worker = start(TMP_REDIRECT="warn" if mode == "enforce" else "off")
-    path = "/tmp/tmp-redirect-x"  # noqa: S108
+    path = "/tmp/tmp-redirect-x"
     try:
         for _ in range(2):
             assert call("write", "wf-1", kwargs={"path": path}) == path
-        assert os.path.exists(path)  # noqa: PTH110
+        assert os.path.exists(path)
     finally:
         Path(path).unlink(missing_ok=True)
     log = worker.log.read_text(encoding="utf-8")

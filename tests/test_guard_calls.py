@@ -4,8 +4,6 @@ Each body runs in a fresh interpreter with the working directory in system temp 
 was created is asked of the file system.
 """
 
-# ruff: noqa: S108, PLC0415, SIM115, PTH - bodies of fresh interpreters: they import, and name system temp on purpose
-
 from __future__ import annotations
 
 import os
@@ -19,10 +17,9 @@ WARN = {"TMP_REDIRECT": "warn"}
 
 
 @pytest.mark.promise
-@pytest.mark.fresh()
+@pytest.mark.fresh
 def test_every_call_that_creates(root: Path):
     import errno
-    import io
     import os
     import pathlib
     import shutil
@@ -50,7 +47,7 @@ def test_every_call_that_creates(root: Path):
         lambda: open("//tmp/tmp-redirect-x", "w"),
         lambda: open("/./tmp/tmp-redirect-x", "w"),
         lambda: open("/usr/../tmp/tmp-redirect-x", "w"),
-        lambda: io.open(x, "w"),
+        lambda: open(x, "w"),
         lambda: pathlib.Path(x).open("w"),
         lambda: pathlib.Path(x).write_bytes(b""),
         lambda: pathlib.Path(x).touch(),
@@ -103,7 +100,7 @@ def test_every_call_that_creates(root: Path):
     assert source.read_text() == "text"
 
 
-@pytest.mark.fresh()
+@pytest.mark.fresh
 def test_what_is_no_creation_in_system_temp(root: Path):
     import os
     import pathlib
@@ -143,7 +140,7 @@ def test_what_is_no_creation_in_system_temp(root: Path):
     assert report().total == 0, report().violations
 
 
-@pytest.mark.fresh()
+@pytest.mark.fresh
 def test_a_link_out_of_system_temp_is_followed(root: Path, link_to_root: Path):
     from services.common.tmp_redirect import report
 
@@ -186,7 +183,7 @@ def permitted(tmp_path: Path) -> Path:
 
 
 @pytest.mark.promise
-@pytest.mark.fresh(env=WARN, stderr="tmp_redirect: violation: open of '{tmp_path}/x' at {tmp_path}/body.py:10 in <module>")
+@pytest.mark.fresh(env=WARN, stderr="tmp_redirect: violation: open of '{tmp_path}/x' at {tmp_path}/body.py:")
 def test_warn_logs_one_violation_a_call_site_and_goes_on(tmp_path: Path):
     import os
     import sys
@@ -202,18 +199,18 @@ def test_warn_logs_one_violation_a_call_site_and_goes_on(tmp_path: Path):
     assert len(lines) == 2, lines
     assert [(v.call, v.count) for v in report().violations] == [("open", 3), ("os.mkdir", 1)]
     assert report().total == 4
-    assert report().violations[0].where == f"{__file__}:10"
+    file, line = report().violations[0].where.split(":")
+    assert "open(tmp_path" in Path(file).read_text().splitlines()[int(line) - 1]
     assert (tmp_path / "x2").exists()
     assert (tmp_path / "d").exists()
 
 
 @pytest.mark.promise
-@pytest.mark.fresh(env={"TMP_REDIRECT_SCOPE": "wf-1"}, stderr="shutil.py")
+@pytest.mark.fresh(env={"TMP_REDIRECT_SCOPE": "wf-1"})
 def test_a_swallowed_violation_is_still_reported():
     import contextlib
     import os
     import shutil
-    import sys
     import tempfile
 
     with contextlib.suppress(OSError):
@@ -223,17 +220,17 @@ def test_a_swallowed_violation_is_still_reported():
     from services.common.tmp_redirect import report
 
     first, second = report().violations
-    assert first.where == f"{__file__}:9"  # the caller of the standard library, not a line of it
     assert first.path == "/tmp/tmp-redirect-x"
-    assert second.where == f"{__file__}:11"
+    for violation, called in ((first, "shutil.copy"), (second, "tempfile.mkstemp")):
+        file, line = violation.where.split(":")  # of the caller of the standard library
+        assert called in Path(file).read_text().splitlines()[int(line) - 1]
     tempfile.gettempdir()
     with contextlib.suppress(OSError):
         os.mkdir("/tmp/tmp-redirect-x")
     assert report().violations[-1].workflow == "wf-1"
-    sys.stderr.write("shutil.py")
 
 
-@pytest.mark.fresh()
+@pytest.mark.fresh
 def test_replacements_behave_as_what_they_replace(root: Path):
     import builtins
     import copy
@@ -260,7 +257,13 @@ def test_replacements_behave_as_what_they_replace(root: Path):
     Keeps().mkdir(root / "d")
     with Keeps().open(root / "f", "w") as file:
         file.write("x")
-    for bad in (lambda: open(), lambda: open("x", []), lambda: open(None, "w"), lambda: os.mkdir(None), lambda: os.mkdir(3)):
+    for bad in (
+        lambda: open(),
+        lambda: open("x", []),
+        lambda: open(None, "w"),
+        lambda: os.mkdir(None),
+        lambda: os.mkdir(3),
+    ):
         try:
             bad()
         except TypeError:
@@ -277,11 +280,17 @@ def test_replacements_behave_as_what_they_replace(root: Path):
 
 
 @pytest.mark.promise
-@pytest.mark.fresh()
+@pytest.mark.fresh
 def test_errors_cross_process_pools(root: Path):
     import pickle
 
-    from services.common.tmp_redirect import InvalidWorkflowId, SettingsError, TmpFallbackError, WorkspaceError, workflow
+    from services.common.tmp_redirect import (
+        InvalidWorkflowId,
+        SettingsError,
+        TmpFallbackError,
+        WorkspaceError,
+        workflow,
+    )
 
     caught: list[BaseException] = [SettingsError("NAME", "value", "something else")]
     for attempt in (lambda: open("/tmp/tmp-redirect-x", "w"), lambda: workflow(""), lambda: workflow("x").__enter__()):
@@ -310,9 +319,7 @@ def test_a_violation_when_the_interpreter_ends(python: str, shim_env: dict[str, 
         "        except PermissionError as error: self.write(2, str(error).encode())\n"
         "sys.late = Late()\n"
     )
-    done = subprocess.run(
-        [python, "-c", code], env=shim_env, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([python, "-c", code], env=shim_env, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert not os.path.exists("/tmp/tmp-redirect-x")
     assert "refused" in done.stderr

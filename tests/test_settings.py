@@ -28,7 +28,7 @@ def test_the_defaults() -> None:
     assert settings.ttl == 24 * 3600
     assert settings.dir_mode == 0o700
     assert settings.min_free == 0
-    assert settings.socket_dir == "/dev/shm/tmp-redirect"  # noqa: S108
+    assert settings.socket_dir == "/dev/shm/tmp-redirect"
     assert settings.scope is None
 
 
@@ -36,7 +36,7 @@ GOOD = [
     ("TMP_REDIRECT", "warn", "mode", "warn"),
     ("TMP_REDIRECT_ROOT", "/data//x/../w/", "root", "/data/w"),
     ("TMP_REDIRECT_ROOT", "//data", "root", "/data"),
-    ("TMP_REDIRECT_ROOT", "/tmp/below", "root", "/tmp/below"),  # noqa: S108
+    ("TMP_REDIRECT_ROOT", "/tmp/below", "root", "/tmp/below"),
     ("TMP_REDIRECT_ALLOW", "/tmp/a:/var/tmp/b/:", "allow", ("/tmp/a", "/var/tmp/b")),
     ("TMP_REDIRECT_SERVICE", "paddleocr", "service", "paddleocr"),
     ("TMP_REDIRECT_OUTSIDE", "raise", "outside", "raise"),
@@ -62,14 +62,14 @@ BAD = [
     ("TMP_REDIRECT", "OFF"),
     ("TMP_REDIRECT_ROOT", "relative"),
     ("TMP_REDIRECT_ROOT", "/"),
-    ("TMP_REDIRECT_ROOT", "/tmp"),  # noqa: S108
-    ("TMP_REDIRECT_ROOT", "/var/tmp/"),  # noqa: S108
+    ("TMP_REDIRECT_ROOT", "/tmp"),
+    ("TMP_REDIRECT_ROOT", "/var/tmp/"),
     ("TMP_REDIRECT_GUARD", "all"),
     ("TMP_REDIRECT_GUARD", "calls,,"),
     ("TMP_REDIRECT_ALLOW", "tmp/x"),
-    ("TMP_REDIRECT_ALLOW", "/tmp"),  # noqa: S108
+    ("TMP_REDIRECT_ALLOW", "/tmp"),
     ("TMP_REDIRECT_ALLOW", "/tmp/x:/data"),
-    ("TMP_REDIRECT_ALLOW", "/tmp/../etc"),  # noqa: S108
+    ("TMP_REDIRECT_ALLOW", "/tmp/../etc"),
     ("TMP_REDIRECT_SERVICE", "a/b"),
     ("TMP_REDIRECT_SERVICE", ".."),
     ("TMP_REDIRECT_OUTSIDE", "allow"),
@@ -102,7 +102,17 @@ def test_a_bad_value_is_one_clear_line(variable: str, value: str) -> None:
     assert len(caught.value.allowed) > 5
 
 
-GOOD_IDS = ["a", "wf-1", "1f0c8e9a-0000-4000-8000-000000000000", "工作流-视频", "a b", "a..b", "-rf", "é" * 127, "x" * 255]
+GOOD_IDS = [
+    "a",
+    "wf-1",
+    "1f0c8e9a-0000-4000-8000-000000000000",
+    "工作流-视频",
+    "a b",
+    "a..b",
+    "-rf",
+    "é" * 127,
+    "x" * 255,
+]
 BAD_IDS = [
     ("", "is empty"),
     (".", "starts with '.'"),
@@ -117,8 +127,8 @@ BAD_IDS = [
     ("x" * 300, "has 300 bytes"),
     ("工" * 86, "has 258 bytes"),
     ("\ud800", "can't be encoded in UTF-8"),
-    (None, "must be a string, not NoneType"),
-    (b"wf", "must be a string, not bytes"),
+    (None, "is no string but NoneType"),
+    (b"wf", "is no string but bytes"),
 ]
 
 

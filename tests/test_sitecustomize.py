@@ -14,9 +14,7 @@ RAISING_PARENT = "raise RuntimeError('services/common/__init__.py was executed')
 
 
 def run(python: str, code: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [python, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=False
-    )
+    return subprocess.run([python, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
 def add_parent(overlay: Path, text: str) -> None:
@@ -49,12 +47,12 @@ def test_off_is_inert(python: str, shim_env: dict[str, str], value: str | None) 
 
 
 @pytest.mark.promise
-@pytest.mark.fresh()
+@pytest.mark.fresh
 def test_the_start_loads_only_a_few_modules_of_ours():
     import sys
 
     ours = {name.removeprefix("services.common.tmp_redirect") for name in sys.modules if name.startswith("services")}
-    assert ours == {"", ".startup", ".settings", ".patches", ".guard", ".guard.calls"}, ours
+    assert ours == {"", ".startup", ".settings", ".workflow_id", ".patches", ".guard", ".guard.calls"}, ours
 
 
 @pytest.mark.parametrize("scope", [{}, {"TMP_REDIRECT_SCOPE": "wf-1"}])
@@ -62,7 +60,10 @@ def test_the_start_loads_nothing_else(python: str, shim_env: dict[str, str], sco
     code = "import sys; sys.stderr.write(' '.join(sorted(sys.modules)))"
     with_shim = set(run(python, code, {**shim_env, **scope}).stderr.split())
     without = set(run(python, code, {"PATH": shim_env["PATH"]}).stderr.split())
-    assert {name for name in with_shim - without if not name.startswith("services.")} <= {"sitecustomize", "_contextvars"}
+    assert {name for name in with_shim - without if not name.startswith("services.")} <= {
+        "sitecustomize",
+        "_contextvars",
+    }
 
 
 IMPORT_FORMS = [
@@ -127,9 +128,7 @@ def shadowed(directory: Path, text: str) -> Path:
 def test_the_shadowed_sitecustomize_runs_once(
     python: str, tmp_path: Path, overlay: Path, shim_env: dict[str, str], value: str
 ) -> None:
-    further = shadowed(
-        tmp_path / "further", "import sys\nsys.stderr.write(f'ran as {__name__}\\n')\nanswer = 42\n"
-    )
+    further = shadowed(tmp_path / "further", "import sys\nsys.stderr.write(f'ran as {__name__}\\n')\nanswer = 42\n")
     env = {**shim_env, "TMP_REDIRECT": value, "PYTHONPATH": f"{overlay}:{further}"}
     done = run(python, "import sitecustomize; assert sitecustomize.answer == 42", env)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "ran as sitecustomize\n")
@@ -208,7 +207,7 @@ BREAKS = [break_settings, break_scope, break_layer, break_package, break_syntax,
 
 @pytest.mark.promise
 @pytest.mark.parametrize("break_it", BREAKS)
-def test_enforce_fails_closed(python: str, own_overlay: Path, shim_env: dict[str, str], break_it) -> None:  # type: ignore[no-untyped-def]
+def test_enforce_fails_closed(python: str, own_overlay: Path, shim_env: dict[str, str], break_it) -> None:
     reason = break_it(own_overlay, shim_env)
     done = run(python, "print('the program ran')", shim_env)
     assert (done.returncode, done.stdout) == (78, "")
@@ -218,7 +217,7 @@ def test_enforce_fails_closed(python: str, own_overlay: Path, shim_env: dict[str
 
 
 @pytest.mark.parametrize("break_it", BREAKS)
-def test_warn_is_loud_and_goes_on(python: str, own_overlay: Path, shim_env: dict[str, str], break_it) -> None:  # type: ignore[no-untyped-def]
+def test_warn_is_loud_and_goes_on(python: str, own_overlay: Path, shim_env: dict[str, str], break_it) -> None:
     reason = break_it(own_overlay, shim_env)
     shim_env["TMP_REDIRECT"] = "warn"
     code = "import builtins, os, sys; assert type(builtins.open) is type(os.mkdir) is type(len); print('ran')"

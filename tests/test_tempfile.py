@@ -3,15 +3,12 @@
 The bodies run in fresh interpreters and look at the paths themselves.
 """
 
-# ruff: noqa: S108, PLC0415, SIM115 - bodies of fresh interpreters: they import, and name system temp on purpose
-
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
 import pytest
-
 from apis import every_api
 
 IN_SCOPE = {"TMP_REDIRECT_SCOPE": "wf-1"}
@@ -21,7 +18,9 @@ def test_the_list_of_apis_is_whole() -> None:
     """`apis` has a call of each public name of tempfile that makes something."""
     import tempfile
 
-    making = {name for name in tempfile.__all__ if name not in ("TMP_MAX", "gettempprefix", "gettempprefixb", "tempdir")}
+    making = {
+        name for name in tempfile.__all__ if name not in ("TMP_MAX", "gettempprefix", "gettempprefixb", "tempdir")
+    }
     assert making == {name.split()[0] for name in every_api()} - {"bytes"}
 
 
@@ -167,7 +166,7 @@ def test_system_temp_assigned_is_a_violation(root: Path):
 
 
 @pytest.mark.promise
-@pytest.mark.fresh()
+@pytest.mark.fresh
 def test_the_directory_of_another_workflow_is_never_obeyed(root: Path):
     import tempfile
 
@@ -289,7 +288,7 @@ def test_outside_can_be_forbidden(root: Path):
 
 
 @pytest.mark.promise
-@pytest.mark.fresh()
+@pytest.mark.fresh
 def test_a_fork_keeps_its_scope(root: Path):
     import os
     import tempfile

@@ -3,8 +3,6 @@
 File systems that are full or read-only are small tmpfs mounts in a mount namespace of the test's own.
 """
 
-# ruff: noqa: PLC0415, S108, PTH - bodies of fresh interpreters
-
 from __future__ import annotations
 
 import os
@@ -74,7 +72,9 @@ def test_outside_is_shared_as_the_root_is(settings: Settings, root: Path) -> Non
 
 def test_a_missing_root(settings: Settings, root: Path) -> None:
     root.rmdir()
-    with pytest.raises(WorkspaceError, match=r"workflow 'wf-1' can't have .*/wf-1/tmp: the root .* doesn't exist; mount"):
+    with pytest.raises(
+        WorkspaceError, match=r"workflow 'wf-1' can't have .*/wf-1/tmp: the root .* doesn't exist; mount"
+    ):
         prepare(settings, "wf-1")
     with pytest.raises(WorkspaceError, match="set TMP_REDIRECT_ROOT to the directory that is meant"):
         check_root(settings)
@@ -98,7 +98,12 @@ def test_a_symlink_planted(settings: Settings, root: Path, tmp_path: Path, where
     victim = tmp_path / "victim"
     victim.mkdir()
     Path(prepare(settings, "wf-2"))
-    target = {"directory": victim, "system temp": Path("/tmp"), "another workflow": root / "wf-2", "dangling": Path("/no")}
+    target = {
+        "directory": victim,
+        "system temp": Path("/tmp"),
+        "another workflow": root / "wf-2",
+        "dangling": Path("/no"),
+    }
     (root / where).parent.mkdir(exist_ok=True)
     (root / where).symlink_to(target[kind])
     with pytest.raises(WorkspaceError, match=f"/{where} is a symbolic link to .* links are not followed") as caught:
@@ -169,7 +174,8 @@ MOUNTED = """
 import os, pathlib, subprocess, sys, tempfile
 root = pathlib.Path(os.environ["TMP_REDIRECT_ROOT"])
 before = {d: sorted(os.listdir(d)) for d in ("/tmp", "/var/tmp", ".")}
-for attempt in (tempfile.mkstemp, tempfile.NamedTemporaryFile, tempfile.TemporaryFile, tempfile.mkdtemp, tempfile.mktemp):
+calls = (tempfile.mkstemp, tempfile.NamedTemporaryFile, tempfile.TemporaryFile, tempfile.mkdtemp, tempfile.mktemp)
+for attempt in calls:
     try:
         attempt()
     except OSError as error:
@@ -184,10 +190,11 @@ def in_mount_namespace(mount: str, root: Path, env: dict[str, str]) -> list[str]
     unshare = shutil.which("unshare")
     if unshare is None or subprocess.run([unshare, "-m", "true"], capture_output=True, check=False).returncode:
         pytest.skip("no mount namespace can be made here: unshare -m is missing or not permitted")
-    script = f"{mount.format(root=root)} && exec {sys.executable} -c \"$BODY\""
+    script = f'{mount.format(root=root)} && exec {sys.executable} -c "$BODY"'
     done = subprocess.run(
         [unshare, "-m", "sh", "-c", script],
-        env={**env, "BODY": MOUNTED, "TMP_REDIRECT_SCOPE": "wf-1"}, capture_output=True, text=True, check=False, cwd="/",
+        env={**env, "BODY": MOUNTED, "TMP_REDIRECT_SCOPE": "wf-1"},
+        capture_output=True, text=True, check=False, cwd="/",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
@@ -215,7 +222,7 @@ def test_a_read_only_file_system_with_the_workspace_on_it(shim_env: dict[str, st
     "fill",
     [
         "mount -t tmpfs -o size=64k tmpfs {root} && ! cat /dev/zero 2>/dev/null >{root}/full",
-        "mount -t tmpfs -o size=64k tmpfs {root} && mkdir -p {root}/wf-1/tmp && ! cat /dev/zero 2>/dev/null >{root}/full",
+        "mount -t tmpfs -o size=64k tmpfs {root}; mkdir -p {root}/wf-1/tmp; ! cat /dev/zero 2>/dev/null >{root}/full",
         "mount -t tmpfs -o size=64k,nr_inodes=3 tmpfs {root} && touch {root}/a {root}/b",
     ],
     ids=["before the workspace exists", "with the workspace on it", "no inodes left"],
@@ -228,7 +235,7 @@ def test_a_full_disk(shim_env: dict[str, str], root: Path, fill: str) -> None:
 
 
 @pytest.mark.promise
-@pytest.mark.fresh()
+@pytest.mark.fresh
 def test_a_scope_that_has_been_left_is_outside(root: Path):
     import contextvars
     import tempfile
@@ -246,13 +253,18 @@ def test_a_scope_that_has_been_left_is_outside(root: Path):
 
 
 @pytest.mark.promise
-@pytest.mark.fresh()
+@pytest.mark.fresh
 def test_the_public_api(root: Path):
     import asyncio
     import os
 
     from services.common.tmp_redirect import (
-        InvalidWorkflowId, current_workflow, get_temp_path, gettempdir, is_active, workflow,
+        InvalidWorkflowId,
+        current_workflow,
+        get_temp_path,
+        gettempdir,
+        is_active,
+        workflow,
     )  # fmt: skip
 
     assert is_active()
@@ -290,6 +302,19 @@ def test_the_public_api(root: Path):
             raise KeyError("through")
     except KeyError:
         pass
+
+    def generator():
+        yield
+
+    once = workflow("wf-1")
+    with once:
+        for bad, kind in ((once.__enter__, RuntimeError), (lambda: workflow("wf-1")(generator), TypeError)):
+            try:
+                bad()
+            except kind:
+                pass
+            else:
+                raise AssertionError
     assert current_workflow() is None
 
 

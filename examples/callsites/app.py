@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, Task  # type: ignore[import-untyped]
+from celery import Celery, Task
 
 from examples.callsites import (
     area_detection,

@@ -15,8 +15,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from celery import chain  # type: ignore[import-untyped]
-from celery.result import AsyncResult  # type: ignore[import-untyped]
+from celery import chain
+from celery.result import AsyncResult
 
 from examples.callsites import app as tasks
 from examples.callsites import settings, storage, video

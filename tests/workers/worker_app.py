@@ -70,7 +70,7 @@ def retry(self: Task, context: dict[str, Any]) -> list[str]:
     if self.request.retries < 2:
         raise self.retry(countdown=0)
     return [
-        open(os.path.join(context["notes"], name), encoding="utf-8").read()  # noqa: SIM115
+        open(os.path.join(context["notes"], name), encoding="utf-8").read()
         for name in sorted(os.listdir(context["notes"]))
     ]
 
@@ -104,5 +104,5 @@ def write(self: Task, context: dict[str, Any], path: str) -> str:
 
 @app.task(bind=True)
 def change_environment(self: Task, context: dict[str, Any]) -> None:
-    os.environ["TMPDIR"] = "/dev/shm"  # noqa: S108
+    os.environ["TMPDIR"] = "/dev/shm"
     del os.environ["TMP"]

@@ -64,8 +64,8 @@ class Patches:
 
         if self._finder is None:
             finder = self._finder = _Finder()
-            sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
-            self.on_undo(lambda: sys.meta_path.remove(finder))  # type: ignore[arg-type]
+            sys.meta_path.insert(0, finder)
+            self.on_undo(lambda: sys.meta_path.remove(finder))
         self._finder.hooks[name] = hook
         if name in sys.modules:
             hook(sys.modules[name])

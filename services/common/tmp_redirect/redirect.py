@@ -31,7 +31,7 @@ _inherited: dict[str, str | None] = {}
 
 
 def install(tempfile: "ModuleType", patches: "Patches") -> None:
-    """Redirect the module `tempfile`, also one that is reloaded. Raises `AttributeError` if a name to patch is missing."""
+    """Redirect the module `tempfile`. Raises `AttributeError` if a name to patch is missing."""
     global _tempfile, _ours, _original_default, _original_candidates, _inherited
     _tempfile = tempfile
     # Never None: tempfile itself, and programs, read it. Its identity tells whether a program has assigned another.

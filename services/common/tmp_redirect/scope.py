@@ -90,8 +90,12 @@ def leave(scope: Scope) -> None:
     """Leave a scope that was entered in this context; copies of the context that live on are outside from now on."""
     scope.left = True
     scope.workspace = None
-    if scope._token is not None:
-        _scope.reset(scope._token)
+    token, scope._token = scope._token, None
+    if token is not None:
+        try:  # noqa: SIM105 - contextlib would be an import at each start of a child
+            _scope.reset(token)
+        except ValueError:  # left in another context than it was entered in, which has nothing to restore
+            pass
 
 
 class workflow:  # noqa: N801 - used as a function: `with workflow("wf-1") as workspace:`
@@ -99,36 +103,40 @@ class workflow:  # noqa: N801 - used as a function: `with workflow("wf-1") as wo
 
     A decorated function, async ones included, enters the scope at each call. Raises `InvalidWorkflowId` or
     `WorkspaceError` on entry. Where the shim is off nothing is redirected, and the value is stock's
-    `tempfile.gettempdir()`: the rollback switch must not break code that uses this.
+    `tempfile.gettempdir()`: the rollback switch must not break code that uses this. One object is entered once.
     """
 
     def __init__(self, workflow_id: str) -> None:
         from .workflow_id import check
 
         self.workflow_id = check(workflow_id)
-        self._entered: list[Scope | None] = []
+        self._scope: Scope | None = None
 
     def __enter__(self) -> str:
+        """Enter the scope; the absolute path of the workspace."""
         if installed() is None:
             import tempfile
 
-            self._entered.append(None)
             return tempfile.gettempdir()
-        scope = enter(self.workflow_id)
-        self._entered.append(scope)
+        if self._scope is not None:
+            raise RuntimeError(f"this workflow({self.workflow_id!r}) has been entered: make another one")
+        self._scope = enter(self.workflow_id)
         return workspace()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: "TracebackType | None"
     ) -> None:
-        scope = self._entered.pop()
-        if scope is not None:
-            leave(scope)
+        """Leave the scope."""
+        if self._scope is not None:
+            leave(self._scope)
 
     def __call__(self, function: "F") -> "F":
+        """Decorate a function, which enters the scope at each call; raises `TypeError` for a generator function."""
         import functools
         import inspect
 
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"{function.__qualname__} is a generator function: use `with workflow(...)` inside it")
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)

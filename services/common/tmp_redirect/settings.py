@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _NAMES = ("/tmp", "/var/tmp", "/usr/tmp")  # noqa: S108 - these are what the shim keeps programs out of
 SYSTEM_TEMP = tuple(dict.fromkeys((*_NAMES, *map(os.path.realpath, _NAMES))))
 SYSTEM_TEMP_PREFIXES = tuple(directory + "/" for directory in SYSTEM_TEMP)
+TMP = "tmp"  # of a workflow's directory: the workspace
 OUTSIDE = ".outside"  # a workflow id can't start with a dot
 MODES = ("off", "warn", "enforce")
 LAYERS = ("calls",)
@@ -60,7 +61,8 @@ class Settings:
 
     def workspace_of(self, workflow: str | None) -> str:
         """`<root>/<workflow id>/tmp`, or outside any workflow `<root>/.outside/<service>/tmp`; it need not exist."""
-        return f"{self.root}/{OUTSIDE}/{self.service}/tmp" if workflow is None else f"{self.root}/{workflow}/tmp"
+        directory = f"{OUTSIDE}/{self.service}" if workflow is None else workflow
+        return f"{self.root}/{directory}/{TMP}"
 
 
 _current: Settings | None = None

@@ -1,7 +1,5 @@
 """What a workflow id may be. It comes from the callers of an API, so it is untrusted."""
 
-from .errors import InvalidWorkflowId
-
 _LONGEST = 255  # bytes: NAME_MAX of the Linux file systems
 
 
@@ -10,13 +8,14 @@ def check(value: object) -> str:
 
     Raises `InvalidWorkflowId`, which says what is wrong with it.
     """
-    if not isinstance(value, str):
-        raise InvalidWorkflowId(f"a workflow id must be a string, not {type(value).__name__}: {_shown(value)}")
-    wrong = _what_is_wrong(value)
-    if wrong:
+    wrong = _what_is_wrong(value) if isinstance(value, str) else f"is no string but {type(value).__name__}"
+    if wrong or not isinstance(value, str):
+        from .errors import InvalidWorkflowId  # late: the start of a child checks its scope here
+
+        shown = repr(value)
         raise InvalidWorkflowId(
-            f"workflow id {_shown(value)} {wrong}: it must be one path component that doesn't start with '.', "
-            f"without '/' and control characters, of 1 to {_LONGEST} bytes in UTF-8"
+            f"workflow id {shown if len(shown) <= 80 else shown[:77] + '...'} {wrong}: it must be one path component "
+            f"that doesn't start with '.', without '/' and control characters, of 1 to {_LONGEST} bytes in UTF-8"
         )
     return value
 
@@ -35,8 +34,3 @@ def _what_is_wrong(value: str) -> str:
     except UnicodeEncodeError:
         return "can't be encoded in UTF-8"
     return f"has {size} bytes" if size > _LONGEST else ""
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -8,7 +8,7 @@ import errno
 import os
 
 from .errors import WorkspaceError
-from .settings import OUTSIDE
+from .settings import OUTSIDE, TMP
 from .workflow_id import check
 
 TYPE_CHECKING = False
@@ -28,7 +28,7 @@ def prepare(settings: "Settings", workflow: str) -> str:
     """
     path = settings.workspace_of(check(workflow))
     # The workflow's directory is the user's: it gets the mode that their own makedirs would give it.
-    _prepare(settings, path, f"workflow {workflow!r}", ((workflow, None), ("tmp", settings.dir_mode)))
+    _prepare(settings, path, f"workflow {workflow!r}", ((workflow, None), (TMP, settings.dir_mode)))
     return path
 
 
@@ -43,7 +43,7 @@ def prepare_outside(settings: "Settings") -> str:
             path,
         )
     shared = _mode_of(settings.root)  # services of several users add theirs, as they may to the root
-    steps = ((OUTSIDE, shared), (settings.service, settings.dir_mode), ("tmp", settings.dir_mode))
+    steps = ((OUTSIDE, shared), (settings.service, settings.dir_mode), (TMP, settings.dir_mode))
     _prepare(settings, path, f"service {settings.service!r} outside any workflow", steps)
     return path
 
@@ -65,7 +65,9 @@ def _prepare(settings: "Settings", path: str, owner: str, steps: tuple[tuple[str
     try:
         descriptor = os.open(at, _ROOT)
     except OSError as error:
-        raise WorkspaceError(error.errno, f"{owner} can't have {path}: {_root_error(settings, error).strerror}", path)
+        raise WorkspaceError(
+            error.errno, f"{owner} can't have {path}: {_root_error(settings, error).strerror}", path
+        ) from None
     try:
         for name, mode in steps:
             at = f"{at}/{name}"
@@ -114,7 +116,9 @@ def _cause(error: OSError, at: str) -> str:
     if error.errno == errno.ENOTDIR:
         return f"{at} is not a directory; remove it"
     if error.errno == errno.EACCES:
-        return f"{at}: {error.strerror} for uid {os.geteuid()}; see TMP_REDIRECT_DIR_MODE if several users share the root"
+        return (
+            f"{at}: {error.strerror} for uid {os.geteuid()}; see TMP_REDIRECT_DIR_MODE if several users share the root"
+        )
     if error.errno == errno.ENOSPC:
         return f"{at}: {error.strerror}, or no more than TMP_REDIRECT_MIN_FREE; free space on that file system"
     return f"{at}: {error.strerror}"
@@ -125,7 +129,9 @@ def _root_error(settings: "Settings", error: OSError) -> WorkspaceError:
         what = f"the root {settings.root} doesn't exist; mount the shared volume there, or create it"
     else:
         what = f"the root can't be used: {_cause(error, settings.root)}"
-    return WorkspaceError(error.errno, f"{what}, or set TMP_REDIRECT_ROOT to the directory that is meant", settings.root)
+    return WorkspaceError(
+        error.errno, f"{what}, or set TMP_REDIRECT_ROOT to the directory that is meant", settings.root
+    )
 
 
 def _mode_of(directory: str) -> int | None:

@@ -5,7 +5,6 @@ import sys
 
 from ..settings import SYSTEM_TEMP, is_below, is_system_temp
 
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..patches import Patches

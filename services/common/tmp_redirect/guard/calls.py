@@ -47,7 +47,7 @@ class StandIn:
 
 class _Io(StandIn):
     name = "io"
-    original = staticmethod(io.open)
+    original: "Any" = staticmethod(io.open)
     reading = frozenset(("r", "rb", "br", "rt", "tr", "r+", "+r", "r+b", "rb+", "+rb", "br+", "b+r", "+br", "r+t"))
 
     def open(  # the signature of io.open: passing on by position is what keeps it cheap
@@ -115,9 +115,7 @@ class _Os(StandIn):
             options["dst_dir_fd"] = dst_dir_fd
         self.originals["link"](src, dst, **options)
 
-    def symlink(
-        self, src: "Any", dst: "Any", target_is_directory: bool = False, *, dir_fd: int | None = None
-    ) -> None:
+    def symlink(self, src: "Any", dst: "Any", target_is_directory: bool = False, *, dir_fd: int | None = None) -> None:
         self._check_new("symlink", dst, dir_fd)
         self.originals["symlink"](src, dst, target_is_directory, dir_fd=dir_fd)
 

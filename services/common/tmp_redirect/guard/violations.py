@@ -92,7 +92,7 @@ def _log(violation: Violation, verdict: str) -> None:
     try:
         sys.stderr.write(line)
         sys.stderr.flush()
-    except Exception:  # noqa: S110 - stderr is closed or gone; the program must not fail because of our log
+    except Exception:  # noqa: BLE001, S110 - stderr is closed or gone; the program must not fail because of our log
         pass
 
 

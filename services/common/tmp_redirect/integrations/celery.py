@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -44,7 +45,7 @@ def install(trace: ModuleType, patches: Patches) -> None:
         (signals.before_task_publish, _publish_scope),
     ):
         signal.connect(receiver, weak=False)
-        patches.on_undo(lambda s=signal, r=receiver: s.disconnect(r))
+        patches.on_undo(partial(signal.disconnect, receiver))
 
 
 def _check_root(**_: Any) -> None:
@@ -75,9 +76,7 @@ def _publish_scope(headers: dict[str, Any] | None = None, **_: Any) -> None:
 def _build_tracer(wrapped: Callable[..., Tracer], _: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Tracer:
     trace = wrapped(*args, **options)
 
-    def trace_task(
-        task_id: str, task_args: Sequence[Any], task_options: Mapping[str, Any], request: Any = None
-    ) -> Any:
+    def trace_task(task_id: str, task_args: Sequence[Any], task_options: Mapping[str, Any], request: Any = None) -> Any:
         try:
             workflow = workflow_of(task_id, task_args, task_options, request or {})
             entered = enter(workflow) if workflow is not None else None
@@ -109,17 +108,16 @@ def _with_task_that_raises(error: Exception, name: str, task: Any, *rest: Any) -
 
     base = task.__class__
     refusing = type(base.__name__, (base,), {"__call__": refuse, "__module__": base.__module__})
-    stand_in = object.__new__(refusing)
+    stand_in: Any = object.__new__(refusing)
     stand_in.__dict__.update(task.__dict__)
     return (name, stand_in, *rest)
 
 
-def workflow_of(
-    task_id: str, args: Sequence[Any], options: Mapping[str, Any], request: Mapping[str, Any]
-) -> str | None:
-    """The workflow id of a task: the first of the places in `TMP_REDIRECT_WORKFLOW_FROM` that has one, or `None`.
+def workflow_of(task_id: str, args: Sequence[Any], options: Mapping[str, Any], request: Mapping[str, Any]) -> Any:
+    """The workflow id of a task, not checked yet: from the first place of `TMP_REDIRECT_WORKFLOW_FROM` that has one.
 
-    A task that is applied inside another one has no message: it inherits the scope where a header would be read.
+    `None` where no place has one.     A task that is applied inside another one has no message: it inherits the
+    scope where a header would be read.
     """
     for source in current_settings().workflow_from:
         kind, steps = source[0], source[1:]

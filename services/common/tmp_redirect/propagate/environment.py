@@ -24,7 +24,7 @@ class Environment:
         self._thread = threading.get_ident()
 
     def follow(self, scope: Scope) -> None:
-        """Set the variables for `scope`; outside a workflow, as they were. Other threads than the task's change nothing."""
+        """Set the variables for `scope`; outside a workflow, as they were. Threads of a task change nothing."""
         if threading.get_ident() != self._thread:
             return
         for name, inherited in self._inherited.items():

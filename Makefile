@@ -1,0 +1,32 @@
+# `make demo` and `make test` set up what they need in .venv; PYTHON chooses the interpreter (3.10 to 3.13).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := services sitecustomize.py examples tests benchmarks
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/tmp-redirect demo
+
+test: lint
+	tests/private-tmp $(BIN)/python -m pytest
+	tests/private-tmp $(BIN)/python -m pytest --shim-off --quiet -r f
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+bench: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/bench.py
+
+$(VENV)/%.stamp: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info < (3, 14) else "Python 3.10 to 3.13 is needed: make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
