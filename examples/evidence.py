@@ -87,11 +87,15 @@ def judge(before: Pass, after: Pass, expected: dict[tuple[str, str], int]) -> li
     """Return every reason not to believe that each temp file went to its own workspace; `expected` counts the files."""
     return [
         *_contradictions(before, expected),
-        *_contradictions(after, expected),
         *_not_in_system_temp(before),
-        *_misplaced(after),
+        *judge_redirected(after, expected),
         *_different_results(before, after),
     ]
+
+
+def judge_redirected(run: Pass, expected: dict[tuple[str, str], int]) -> list[str]:
+    """Return the reasons that a pass with the redirection on gives by itself."""
+    return [*_contradictions(run, expected), *_misplaced(run)]
 
 
 def _contradictions(run: Pass, expected: dict[tuple[str, str], int]) -> Iterator[str]:
@@ -102,6 +106,9 @@ def _contradictions(run: Pass, expected: dict[tuple[str, str], int]) -> Iterator
         if logged != count and not run.errors:  # a pass that broke off is short of files anyway
             maker = TempFile(site, workflow, run.root).maker
             yield f"{run.name}: {maker} logged {logged} temp files instead of {count}"
+    for site, workflow in dict.fromkeys((file.site, file.workflow) for file in run.files):
+        if (site, workflow) not in expected:
+            yield f"{run.name}: {TempFile(site, workflow, run.root).maker} is none of the expected call sites"
     seen = set(run.created)
     for file in run.files:
         if file.path not in seen:

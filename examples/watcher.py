@@ -9,7 +9,7 @@ Leaving the block is exact and needs no pause: what was created before is in `cr
 
 Two things inotify cannot show: a file without a name (`O_TMPFILE`), and what is both created and removed inside a new
 directory before that directory's own watch is in place. Directories that exist when the block is entered have no
-such gap.
+such gap, also when they are moved.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 # Not asyncinotify, the other kept library: its recursive watch doesn't report what a new directory already contains.
-from inotify_simple import INotify, flags
+from inotify_simple import Event, INotify, flags
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 _APPEARED = flags.CREATE | flags.MOVED_TO
-_DIRECTORY = _APPEARED | flags.MOVED_FROM | flags.ONLYDIR | flags.DONT_FOLLOW
+_DIRECTORY = _APPEARED | flags.MOVED_FROM | flags.MOVE_SELF | flags.ONLYDIR | flags.DONT_FOLLOW
 
 
 class WatcherError(OSError):
@@ -48,6 +48,7 @@ class Watcher:
         self._created: dict[Path, None] = {}
         self._unwatched: dict[Path, None] = {}
         self._directories: dict[int, Path] = {}
+        self._moving: tuple[int, Path] | None = None  # the cookie of a move that is half told, and the old path
         self._failure: Exception | None = None
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
@@ -117,32 +118,46 @@ class Watcher:
         try:
             while not self._stopped:
                 for event in self._inotify.read():
-                    self._handle(event.wd, event.mask, event.name)
+                    self._handle(event)
         except Exception as failure:  # noqa: BLE001, whatever it is, it must reach the caller of sync()
             self._failure = failure
         finally:
             self._synced.set()
 
-    def _handle(self, watch: int, mask: int, name: str) -> None:
-        if mask & flags.Q_OVERFLOW:
+    def _handle(self, event: Event) -> None:
+        if event.mask & flags.Q_OVERFLOW:
             raise OverflowError("the event queue overflowed (see /proc/sys/fs/inotify/max_queued_events)")
-        if mask & flags.IGNORED:
-            self._directories.pop(watch, None)
-            if watch == self._barrier:
+        moved, self._moving = self._moving, None
+        if moved is not None and event.cookie != moved[0]:
+            self._forget(moved[1])
+            moved = None
+        directory = self._directories.get(event.wd)
+        if event.mask & flags.IGNORED:
+            self._directories.pop(event.wd, None)
+            if event.wd == self._barrier:
                 self._stopped = self._stopping
                 self._synced.set()
-            return
-        directory = self._directories.get(watch)
         if directory is None:
             return
-        path = directory / name
-        if mask & _APPEARED:
+        if event.mask & (flags.IGNORED | flags.MOVE_SELF):
+            if directory in self.roots and directory.parent not in self._directories.values():
+                raise FileNotFoundError(f"{directory} was removed or moved away while it was watched")
+            return
+        path = directory / event.name
+        if event.mask & _APPEARED:
             self._record(path)
-        if mask & flags.ISDIR:
-            if mask & flags.MOVED_FROM:
-                self._forget(path)
-            elif mask & _APPEARED:
-                self._watch(path, record=True)
+        if event.mask & flags.ISDIR:
+            self._follow(event, path, None if moved is None else moved[1])
+
+    def _follow(self, event: Event, path: Path, old: Path | None) -> None:
+        """Watch a directory that came into being, or moved, also where the event is read long after that."""
+        if event.mask & flags.MOVED_FROM:
+            self._moving = event.cookie, path
+            return
+        if old is not None:
+            self._rename(old, path)
+            self._watch(old, record=True)  # it's there again if two directories changed places
+        self._watch(path, record=True)
 
     def _record(self, path: Path) -> None:
         with self._lock:
@@ -171,10 +186,16 @@ class Watcher:
                     raise WatcherError("out of inotify watches (see /proc/sys/fs/inotify/max_user_watches)") from error
                 raise
 
-    def _forget(self, directory: Path) -> None:
-        """Stop watching a directory that was moved away; where it's moved to is watched again under its new path."""
+    def _rename(self, old: Path, new: Path) -> None:
+        """Go on watching a directory that was moved within what is watched."""
+        for watch, path in self._directories.items():
+            if path.is_relative_to(old):
+                self._directories[watch] = new / path.relative_to(old)
+
+    def _forget(self, old: Path) -> None:
+        """Stop watching a directory that was moved to where nothing is watched."""
         for watch, path in list(self._directories.items()):
-            if path == directory or directory in path.parents:
+            if path.is_relative_to(old):
                 del self._directories[watch]
                 with contextlib.suppress(OSError):  # removed since, and its watch with it
                     self._inotify.rm_watch(watch)

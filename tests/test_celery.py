@@ -5,6 +5,7 @@ The file system is watched through inotify. Tasks name their files after the wor
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -68,6 +69,7 @@ def start(servers: Servers, worker_env: dict[str, str]) -> Iterator[Start]:
 def client(broker: str) -> Iterator[Celery]:
     app = Celery("client", broker=f"{broker}/0", backend=f"{broker}/1", set_as_current=False)
     yield app
+    gc.collect()  # results unsubscribe when they are freed, and wait for a server that is gone
     app.close()
 
 
@@ -287,6 +289,25 @@ def test_other_programs_obey_the_environment(call: Callable[..., Any], start: St
     assert made[2] == "9999"
     sorted_in = {str(path.parent) for path in watcher.created if path.name.startswith("sort")}
     assert sorted_in == {workspace(root, "wf-1")}
+    assert not [path for path in watcher.created if not path.is_relative_to(root) and "pytest-of" not in str(path)]
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_ffmpeg_writes_where_the_environment_says(
+    call: Callable[..., Any], start: Start, root: Path, pool: str
+) -> None:
+    """ffmpeg's `cache:` protocol is not among what this promises: it has /tmp built in, whatever TMPDIR says."""
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg, which ships ffmpeg, is missing")
+    start(pool=pool)
+    command = f"{imageio_ffmpeg.get_ffmpeg_exe()} -nostdin -loglevel error -f lavfi -i testsrc=duration=1"
+    with Watcher(["/tmp", "/var/tmp", root]) as watcher:
+        call(
+            "shell", "wf-1", kwargs={"script": f'{command} -c:v libx264 -pass 1 -passlogfile "$TMPDIR/log" $TMP/x.mkv'}
+        )
+    made = {path for path in watcher.created if path.is_file() and path.suffix in {".mkv", ".log"}}
+    assert {path.parent for path in made} == {root / "wf-1" / "tmp"}
+    assert len(made) == 2
     assert not [path for path in watcher.created if not path.is_relative_to(root) and "pytest-of" not in str(path)]
 
 

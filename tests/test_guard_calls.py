@@ -279,6 +279,17 @@ def test_replacements_behave_as_what_they_replace(root: Path):
             raise AssertionError
 
 
+def test_the_warning_about_a_missing_encoding_names_the_caller(python: str, shim_env: dict[str, str]) -> None:
+    code = "open('/dev/null')\n\nopen('/dev/null', 'w')\nopen('/dev/null', encoding='utf-8')\nopen('/dev/null', 'rb')"
+    command = [python, "-X", "warn_default_encoding", "-c", code]
+    ours = subprocess.run(command, env=shim_env, capture_output=True, text=True, check=True)
+    stock = subprocess.run(command, env={"PATH": shim_env["PATH"]}, capture_output=True, text=True, check=True)
+    assert "<string>:3: EncodingWarning" in ours.stderr
+    assert [line for line in ours.stderr.splitlines() if "<string>" in line] == [
+        line for line in stock.stderr.splitlines() if "<string>" in line
+    ]
+
+
 @pytest.mark.promise
 @pytest.mark.fresh
 def test_errors_cross_process_pools(root: Path):

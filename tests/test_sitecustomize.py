@@ -238,6 +238,18 @@ def test_a_mode_that_does_not_exist_ends_the_process(python: str, shim_env: dict
 
 
 @pytest.mark.promise
+def test_celery_without_wrapt_says_what_to_install(python: str, own_overlay: Path, shim_env: dict[str, str]) -> None:
+    (own_overlay / "celery" / "app").mkdir(parents=True)
+    (own_overlay / "celery" / "__init__.py").write_text("signals = None\n", encoding="utf-8")
+    (own_overlay / "celery" / "app" / "__init__.py").touch()
+    (own_overlay / "celery" / "app" / "trace.py").touch()
+    (own_overlay / "wrapt.py").write_text("raise ImportError\n", encoding="utf-8")
+    done = run(python, "import celery.app.trace; print('ran')", shim_env)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "wrapt is needed where Celery runs: pip install 'wrapt>=1.16,<3'" in done.stderr
+
+
+@pytest.mark.promise
 @pytest.mark.parametrize("part", ["tempfile", "celery.app.trace"])
 def test_a_part_that_fails_later_fails_closed_too(
     python: str, own_overlay: Path, shim_env: dict[str, str], part: str

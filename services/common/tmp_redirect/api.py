@@ -6,7 +6,7 @@ from .guard.violations import Report
 from .guard.violations import report as violations
 from .patches import installed
 from .settings import current
-from .workspace import prepare
+from .workflow_id import check
 
 
 def gettempdir() -> str:
@@ -27,7 +27,13 @@ def get_temp_path(workflow_id: str, suffix: str = "") -> str:
     """
     if "/" in suffix or "\0" in suffix:
         raise ValueError(f"a suffix is the end of a file name, without '/': {suffix!r}")
-    directory = prepare(current(), workflow_id) if installed() else gettempdir()
+    check(workflow_id)
+    if installed() is None:
+        directory = gettempdir()
+    else:
+        from .workspace import prepare
+
+        directory = prepare(current(), workflow_id)
     return os.path.join(directory, f"tmp{os.urandom(8).hex()}{suffix}")
 
 

@@ -114,7 +114,9 @@ def _name(value: str) -> str:
 
 
 def _service(value: str) -> str:
-    return _name(value) if value else os.uname().nodename or "unnamed"
+    if value:
+        return _name(value)
+    return (os.uname().nodename if hasattr(os, "uname") else "") or "unnamed"
 
 
 def _root(value: str) -> str:

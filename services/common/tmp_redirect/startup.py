@@ -7,7 +7,6 @@ Standard library only, and little of it: this runs in every process, thousands o
 import sys
 
 from .guard import install as install_guard
-from .guard.calls import install as install_calls
 from .patches import Patches, installed, set_installed
 from .settings import Settings, current, forget
 
@@ -67,6 +66,8 @@ def _install_parts(settings: Settings, patches: Patches) -> None:
         patches.on_undo(lambda: configure(None))
     install_guard(settings, patches)
     if "calls" in settings.guard:
+        from .guard.calls import install as install_calls
+
         install_calls(patches)
     patches.when_imported("tempfile", _redirect)
     patches.when_imported("celery.app.trace", _trace_tasks)

@@ -48,6 +48,7 @@ class StandIn:
 class _Io(StandIn):
     name = "io"
     original: "Any" = staticmethod(io.open)
+    warns_of_encoding = sys.flags.warn_default_encoding
     reading = frozenset(("r", "rb", "br", "rt", "tr", "r+", "+r", "r+b", "rb+", "+rb", "br+", "b+r", "+br", "r+t"))
 
     def open(  # the signature of io.open: passing on by position is what keeps it cheap
@@ -61,6 +62,8 @@ class _Io(StandIn):
         closefd: bool = True,
         opener: "Any" = None,
     ) -> "Any":
+        if self.warns_of_encoding and encoding is None and "b" not in mode:
+            encoding = io.text_encoding(encoding, 2)  # type: ignore[attr-defined]  # the warning is about the caller, not about this line
         if mode not in self.reading and (  # is_suspect, without the call
             type(file) is not str or file[:1] != "/" or file.startswith(self.prefixes)
             or "//" in file or "/./" in file or "/../" in file
@@ -124,6 +127,10 @@ class _Os(StandIn):
         if self.is_suspect(path):
             self.check(f"os.{name}", path, dir_fd, new=True)
 
+
+for _name in _Os.names:
+    getattr(_Os, _name).__doc__ = getattr(os, _name).__doc__
+_Io.open.__doc__ = io.open.__doc__
 
 _OS = _Os()
 _GUARDED = {name: getattr(_OS, name) for name in _Os.names}

@@ -15,8 +15,12 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-import wrapt
 from celery import signals
+
+try:
+    import wrapt
+except ImportError:
+    raise ImportError("wrapt is needed where Celery runs: pip install 'wrapt>=1.16,<3'") from None
 
 from ..errors import InvalidWorkflowId, WorkspaceError
 from ..patches import Patches
