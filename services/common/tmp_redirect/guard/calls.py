@@ -128,9 +128,8 @@ class _Os(StandIn):
             self.check(f"os.{name}", path, dir_fd, new=True)
 
 
-for _name in _Os.names:
-    getattr(_Os, _name).__doc__ = getattr(os, _name).__doc__
-_Io.open.__doc__ = io.open.__doc__
+for _method, _original in ((_Io.open, io.open), *((getattr(_Os, name), getattr(os, name)) for name in _Os.names)):
+    _method.__doc__, _method.__module__ = _original.__doc__, _original.__module__
 
 _OS = _Os()
 _GUARDED = {name: getattr(_OS, name) for name in _Os.names}
