@@ -181,26 +181,68 @@ def test_an_unavailable_workspace_fails_its_task_only(
     assert not list(victim.iterdir())
 
 
+@pytest.fixture
+def start_in(servers: Servers, worker_env: dict[str, str]) -> Iterator[Callable[[str], Process]]:
+    """Starts a worker from a shell command that ends with `exec "$@"`; skips where its programs are missing."""
+    with ExitStack() as stack:
+
+        def start_worker(script: str) -> Process:
+            program = script.split(maxsplit=1)[0]
+            if shutil.which(program) is None or os.geteuid() != 0:
+                pytest.skip(f"this takes root and {program}")
+            celery = [sys.executable, "-m", "celery", "-A", "worker_app", "worker", "-c", "1", "-l", "INFO"]
+            worker = stack.enter_context(servers.process("worker", ["sh", "-c", script, "sh", *celery], worker_env))
+            servers.wait_ready(worker, lambda: " ready." in worker.log.read_text(encoding="utf-8"))
+            return worker
+
+        yield start_worker
+
+
 @pytest.mark.promise
-def test_a_disk_that_fills_up(
-    call: Callable[..., Any], servers: Servers, worker_env: dict[str, str], root: Path
+def test_a_disk_that_fills_up_or_becomes_read_only(
+    call: Callable[..., Any], start_in: Callable[[str], Process], root: Path
 ) -> None:
-    unshare = shutil.which("unshare")
-    if unshare is None or subprocess.run([unshare, "-m", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no mount namespace can be made here: unshare -m is missing or not permitted")
-    mount = (
-        f"mount -t tmpfs -o size=64k tmpfs {root} && exec {sys.executable} -m celery -A worker_app worker -c 1 -l INFO"
-    )
-    with servers.process("mounted", [unshare, "-m", "sh", "-c", mount], worker_env) as worker:
-        servers.wait_ready(worker, lambda: " ready." in worker.log.read_text(encoding="utf-8"))
-        pid = call("locate", "good")["pid"]
-        filler = Path(f"/proc/{pid}/root{root}/filler")
-        subprocess.run(["sh", "-c", 'cat /dev/zero >"$0"', str(filler)], stderr=subprocess.DEVNULL, check=False)
-        with pytest.raises(Exception, match="No space left on device, or no more than TMP_REDIRECT_MIN_FREE") as caught:
-            call("probe", "full")
+    start_in(f'unshare -m sh -c \'mount -t tmpfs -o size=64k tmpfs {root} && exec "$@"\' sh "$@"')
+    pid = call("locate", "good")["pid"]
+
+    def inside(script: str) -> None:
+        subprocess.run(["nsenter", "-t", str(pid), "-m", "sh", "-c", script], capture_output=True, check=True)
+
+    for breaking, mending, reason in (
+        (
+            f"! cat /dev/zero >{root}/filler",
+            f"rm {root}/filler",
+            "No space left on device, or no more than TMP_REDIRECT",
+        ),
+        (f"mount -o remount,ro {root}", f"mount -o remount,rw {root}", "Read-only file system"),
+    ):
+        inside(breaking)
+        for workflow in ("good", "new"):
+            with pytest.raises(Exception, match=reason) as caught:
+                call("probe", workflow)
+            assert type(caught.value).__name__ == "WorkspaceError"
+            assert f"workflow {workflow!r} can't have {workspace(root, workflow)}" in str(caught.value)
+        inside(mending)
+        after = call("locate", "good")
+        assert (after["pid"], after["gettempdir"]) == (pid, workspace(root, "good"))
+
+
+@pytest.mark.promise
+def test_a_root_that_becomes_unwritable(
+    call: Callable[..., Any], start_in: Callable[[str], Process], root: Path
+) -> None:
+    # A worker that runs as root but, unlike root, is bound by permissions.
+    start_in('setpriv --bounding-set=-dac_override,-dac_read_search "$@"')
+    pid = call("locate", "good")["pid"]
+    root.chmod(0o555)
+    try:
+        with pytest.raises(Exception, match=r"workflow 'new' can't have .*: Permission denied for uid 0") as caught:
+            call("probe", "new")
         assert type(caught.value).__name__ == "WorkspaceError"
-        filler.unlink()
-        assert call("locate", "full") == {**call("locate", "full"), "pid": pid}
+        assert call("locate", "good")["pid"] == pid
+    finally:
+        root.chmod(0o700)
+    assert call("locate", "new")["gettempdir"] == workspace(root, "new")
 
 
 @pytest.mark.promise

@@ -206,6 +206,40 @@ def test_warn_logs_one_violation_a_call_site_and_goes_on(tmp_path: Path):
 
 
 @pytest.mark.promise
+@pytest.mark.fresh(env={**WARN, "TMP_REDIRECT_SCOPE": "wf-1"})
+def test_warn_lets_everything_through(tmp_path: Path):
+    import os
+    import sqlite3
+    import sys
+    import tempfile
+
+    from services.common.tmp_redirect import report
+
+    os.chdir(tmp_path)
+    stock = sys.stderr.write
+    lines: list[str] = []
+    sys.stderr.write = lambda text: lines.append(text) or stock(text)  # type: ignore[method-assign]
+    attempts = {
+        "open": lambda: open("relative", "w").close(),
+        "os.open": lambda: os.close(os.open(tmp_path / "opened", os.O_CREAT | os.O_WRONLY)),
+        "os.mkdir": lambda: os.mkdir(tmp_path / "made"),
+        "os.rename": lambda: os.rename("relative", "renamed"),
+        "os.symlink": lambda: os.symlink("renamed", "link"),
+        "sqlite3.connect": lambda: sqlite3.connect(tmp_path / "base.db").close(),
+        "os.mkdir ": lambda: tempfile.mkdtemp(dir=tmp_path),
+        "os.open ": lambda: tempfile.NamedTemporaryFile(dir=tmp_path).close(),
+        "os.open  ": lambda: tempfile.TemporaryFile(dir=tmp_path).close(),
+        "os.mkdir  ": lambda: tempfile.TemporaryDirectory(dir=tmp_path).cleanup(),
+    }
+    for number, (name, attempt) in enumerate(attempts.items(), 1):
+        attempt()
+        assert len(lines) == report().total == number, name
+        assert f"tmp_redirect: violation: {name.strip()} of '{tmp_path}/" in lines[-1]
+        assert "workflow 'wf-1'" in lines[-1]
+    assert {"opened", "made", "renamed", "link", "base.db"} <= set(os.listdir(tmp_path))
+
+
+@pytest.mark.promise
 @pytest.mark.fresh(env={"TMP_REDIRECT_SCOPE": "wf-1"})
 def test_a_swallowed_violation_is_still_reported():
     import contextlib

@@ -67,8 +67,8 @@ class _Io(StandIn):
         if mode not in self.reading and (  # is_suspect, without the call
             type(file) is not str or file[:1] != "/" or file.startswith(self.prefixes)
             or "//" in file or "/./" in file or "/../" in file
-        ):  # fmt: skip
-            self.check("open", file)
+        ) and opener is None:  # fmt: skip
+            self.check("open", file)  # an opener creates with os.open, and tempfile's is given the directory
         return self.original(file, mode, buffering, encoding, errors, newline, closefd, opener)
 
 
