@@ -214,7 +214,7 @@ def test_a_disk_that_fills_up_or_becomes_read_only(
             f"rm {root}/filler",
             "No space left on device, or no more than TMP_REDIRECT",
         ),
-        (f"mount -o remount,ro {root}", f"mount -o remount,rw {root}", "Read-only file system"),
+        (f"mount --bind {root} {root}; mount -o remount,bind,ro {root}", f"umount {root}", "Read-only file system"),
     ):
         inside(breaking)
         for workflow in ("good", "new"):
