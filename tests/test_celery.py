@@ -401,7 +401,9 @@ def test_children_that_are_replaced(
 @pytest.mark.promise
 def test_a_violation_in_a_task(call: Callable[..., Any], start: Start, root: Path) -> None:
     start()
-    with pytest.raises(Exception, match="refused open in system temp") as caught:
+    with pytest.raises(
+        Exception, match="refused open of '/tmp/tmp-redirect-x' in system temp, in workflow 'wf-1'"
+    ) as caught:
         call("write", "wf-1", kwargs={"path": "/tmp/tmp-redirect-x"})
     assert type(caught.value).__name__ == "TmpFallbackError"
     assert not os.path.exists("/tmp/tmp-redirect-x")

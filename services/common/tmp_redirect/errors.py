@@ -1,20 +1,23 @@
 """The exceptions that users see. All can be pickled: they cross process pools and result back ends."""
 
 
-class TmpFallbackError(PermissionError):
-    """Something would have been created in system temp; `filename` is what, `errno` is `EACCES`.
+class _Spoken(OSError):
+    """Its text names the path already: result back ends keep only the arguments, and `filename` is none of them."""
+
+    def __str__(self) -> str:
+        return f"[Errno {self.errno}] {self.strerror}"
+
+
+class TmpFallbackError(_Spoken, PermissionError):
+    """Something would have been created in system temp; the text and `filename` say what, `errno` is `EACCES`.
 
     It is an `OSError` because careful code (importlib writing `.pyc` files, libraries that probe directories) already
     handles one. The violation is recorded before this is raised, so code that swallows it is still reported.
     """
 
 
-class WorkspaceError(OSError):
+class WorkspaceError(_Spoken):
     """A workspace can't be used; the text names the workflow, the path and the cause, `filename` is the path."""
-
-    def __str__(self) -> str:
-        # The text names the path already: result back ends keep only the arguments, not `filename`.
-        return f"[Errno {self.errno}] {self.strerror}"
 
 
 class InvalidWorkflowId(ValueError):

@@ -85,7 +85,8 @@ def _violation(call: str, path: str) -> None:
     if _mode == "enforce":
         raise TmpFallbackError(
             errno.EACCES,
-            f"tmp_redirect refused {call} in system temp; use the tempfile module, "
+            f"tmp_redirect refused {call} of {path!r} in system temp"
+            f"{'' if workflow is None else f', in workflow {workflow!r}'}; use the tempfile module, "
             "or name a prefix in TMP_REDIRECT_ALLOW if this file must be there",
             path,
         )
