@@ -8,7 +8,6 @@ name was bound before the shim ran. So these two are replaced, by one plain func
 import errno
 import os
 
-from .guard import check
 from .scope import current_workflow, get, workspace
 from .settings import current as current_settings
 from .settings import is_below, is_system_temp
@@ -67,6 +66,8 @@ def _resolve() -> str:
         directory = os.path.abspath(os.fsdecode(assigned))
         # Assigned while another workflow ran, often from gettempdir(): obeying would mix up the two.
         if not _is_foreign(directory):
+            from .guard.policy import check
+
             check("tempfile.tempdir", directory, inside=True)
             return os.fsdecode(assigned)
     return workspace()

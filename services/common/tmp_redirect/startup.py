@@ -1,7 +1,8 @@
 """What an interpreter start installs, and what is installed later, when a module is imported that it concerns.
 
 Standard library only, and little of it: this runs in every process, thousands of short children included. So tier 0
-(this file and what it imports) does without typing, `__future__` and `from . import`, which would import `services`.
+(this file and what it imports) does without typing and `__future__`. Nor does it say `from . import module`, or import
+a submodule before its package: the import system would then import `services` too.
 """
 
 import sys
@@ -64,11 +65,7 @@ def _install_parts(settings: Settings, patches: Patches) -> None:
 
         configure(settings.scope)
         patches.on_undo(lambda: configure(None))
-    install_guard(settings, patches)
-    if "calls" in settings.guard:
-        from .guard.calls import install as install_calls
-
-        install_calls(patches)
+    install_guard(settings.guard, patches)
     patches.when_imported("tempfile", _redirect)
     patches.when_imported("celery.app.trace", _trace_tasks)
     _bind_to_parents(patches)

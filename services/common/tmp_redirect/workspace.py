@@ -6,6 +6,7 @@ also while we look, leads to an error and never to another place.
 
 import errno
 import os
+import posix  # its open and mkdir are not guarded: what is made here is verified below the root anyhow
 
 from .errors import WorkspaceError
 from .settings import OUTSIDE, TMP
@@ -51,7 +52,7 @@ def prepare_outside(settings: "Settings") -> str:
 def check_root(settings: "Settings") -> None:
     """Raise `WorkspaceError` unless directories can be made and written in the root."""
     try:
-        descriptor = os.open(settings.root, _ROOT)
+        descriptor = posix.open(settings.root, _ROOT)
         try:
             _check_usable(descriptor, settings.min_free)
         finally:
@@ -63,7 +64,7 @@ def check_root(settings: "Settings") -> None:
 def _prepare(settings: "Settings", path: str, owner: str, steps: tuple[tuple[str, int | None], ...]) -> None:
     at = settings.root
     try:
-        descriptor = os.open(at, _ROOT)
+        descriptor = posix.open(at, _ROOT)
     except OSError as error:
         raise WorkspaceError(
             error.errno, f"{owner} can't have {path}: {_root_error(settings, error).strerror}", path
@@ -84,14 +85,14 @@ def _prepare(settings: "Settings", path: str, owner: str, steps: tuple[tuple[str
 def _step(parent: int, name: str, mode: int | None) -> int:
     """The descriptor of the directory `name` below the descriptor `parent`, which is made if it is missing."""
     try:
-        return os.open(name, _BELOW, dir_fd=parent)
+        return posix.open(name, _BELOW, dir_fd=parent)
     except FileNotFoundError:
         pass
     try:
-        os.mkdir(name, 0o777 if mode is None else mode, dir_fd=parent)
+        posix.mkdir(name, 0o777 if mode is None else mode, dir_fd=parent)
     except FileExistsError:  # another process was faster
         mode = None
-    descriptor = os.open(name, _BELOW, dir_fd=parent)
+    descriptor = posix.open(name, _BELOW, dir_fd=parent)
     if mode is not None and os.fstat(descriptor).st_mode & 0o7777 != mode:
         # The umask took bits away, and mkdir(2) never sets the group bit; fchmod(2) doesn't take an O_PATH descriptor.
         os.chmod(f"/proc/self/fd/{descriptor}", mode)

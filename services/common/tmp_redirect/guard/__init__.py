@@ -1,92 +1,13 @@
-"""Turns attempts to create something in system temp into violations; the layers see the attempts, this decides."""
-
-import os
-import sys
-
-from ..settings import SYSTEM_TEMP, is_below, is_system_temp
+"""Turns attempts to create something in system temp into violations: calls.py sees them, policy.py decides."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..patches import Patches
-    from ..settings import Settings
-
-_mode = "off"
-_allowed: tuple[str, ...] = ()
 
 
-def install(settings: "Settings", patches: "Patches") -> None:
-    """Take the mode and what may be written below system temp: the root and `TMP_REDIRECT_ALLOW`."""
-    global _mode, _allowed
-    _mode = settings.mode
-    _allowed = (settings.root, *settings.allow)
-    patches.on_undo(_uninstall)
+def install(layers: tuple[str, ...], patches: "Patches") -> None:
+    """Install the layers that `TMP_REDIRECT_GUARD` names."""
+    if "calls" in layers:
+        from .calls import install as install_calls
 
-
-def _uninstall() -> None:
-    """Let everything pass: modules that bound a guarded function by name keep it."""
-    global _mode
-    _mode = "off"
-
-
-def check(call: str, path: object, dir_fd: int | None = None, *, inside: bool = False, new: bool = False) -> None:
-    """Record a violation if creating `path` would create something in system temp; raise `TmpFallbackError` in enforce.
-
-    `path` is what the caller gave: str, bytes or `os.PathLike`; anything else, a file descriptor for one, is left to
-    the function that was called. A relative path counts from `dir_fd`, or from the working directory. With `inside`,
-    a file without a name is created in the directory `path` (`O_TMPFILE`). With `new`, the call creates nothing, but
-    fails, where `path` exists already.
-    """
-    if getattr(os, "getcwd", None) is None:  # the interpreter ends: modules have lost their names, os first
-        if isinstance(path, str) and path.startswith(("/tmp/", "/var/tmp/")):  # noqa: S108
-            raise PermissionError(13, "tmp_redirect refused a file in system temp while the interpreter ends", path)
-        return
-    if _mode == "off":
-        return
-    target = _absolute(path, dir_fd)
-    if target is None or not is_system_temp(target) or _is_allowed(target):
-        return
-    if inside:
-        target += "/(unnamed)"
-    elif target in SYSTEM_TEMP or (new and os.path.lexists(target)):
-        return
-    # A link below system temp may lead out of it, and to the root.
-    real = os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
-    if not is_system_temp(real) or _is_allowed(real):
-        return
-    _violation(call, target)
-
-
-def _absolute(path: object, dir_fd: int | None) -> str | None:
-    try:
-        name = os.fsdecode(path)  # type: ignore[arg-type]
-        if not name.startswith("/"):
-            base = os.getcwd() if dir_fd is None else os.readlink(f"/proc/self/fd/{dir_fd}")
-            name = f"{base}/{name}"
-    except (TypeError, OSError):
-        return None
-    if "\0" in name:
-        return None  # no function takes it
-    return "/" + os.path.normpath(name).lstrip("/")
-
-
-def _is_allowed(path: str) -> bool:
-    return any(is_below(path, directory) or is_below(path, os.path.realpath(directory)) for directory in _allowed)
-
-
-def _violation(call: str, path: str) -> None:
-    import errno
-
-    from ..errors import TmpFallbackError
-    from .violations import record
-
-    scope = sys.modules.get(f"{__package__.rpartition('.')[0]}.scope")
-    workflow = scope.current_workflow() if scope else None
-    record(call, path, workflow, "refused" if _mode == "enforce" else "violation")
-    if _mode == "enforce":
-        raise TmpFallbackError(
-            errno.EACCES,
-            f"tmp_redirect refused {call} of {path!r} in system temp"
-            f"{'' if workflow is None else f', in workflow {workflow!r}'}; use the tempfile module, "
-            "or name a prefix in TMP_REDIRECT_ALLOW if this file must be there",
-            path,
-        )
+        install_calls(patches)

@@ -15,7 +15,6 @@ import os
 import sys
 
 from ..settings import SYSTEM_TEMP_PREFIXES
-from . import check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,12 +24,25 @@ if TYPE_CHECKING:
     from ..patches import Patches
 
 
+def _check(call: str, path: object, *args: "Any", **options: "Any") -> None:
+    """See `policy.check`, which is loaded with the first path that needs a look."""
+    try:
+        from .policy import check
+    except Exception:  # noqa: BLE001 - the interpreter ends: nothing can be imported, and modules lose their names
+        if isinstance(path, str) and path.startswith(("/tmp/", "/var/tmp/")):  # noqa: S108
+            raise PermissionError(
+                13, "tmp_redirect refused a file in system temp while the interpreter ends", path
+            ) from None
+    else:
+        check(call, path, *args, **options)
+
+
 class StandIn:
     """Stands for the module `name`, whose functions its methods replace."""
 
     name: str
     prefixes = SYSTEM_TEMP_PREFIXES
-    check = staticmethod(check)
+    check = staticmethod(_check)
 
     def __reduce__(self) -> "tuple[Any, ...]":
         from importlib import import_module

@@ -6,8 +6,8 @@ from types import ModuleType
 from typing import Any
 
 from ..patches import Patches
-from . import check
 from .calls import StandIn
+from .policy import check
 
 
 class _Sqlite3(StandIn):
