@@ -1,0 +1,46 @@
+"""The Celery application that is measured: a task that does nothing, between two that tell the time.
+
+Loaded by workers with the shim and without, so it knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import redis
+from celery import Celery
+
+app = Celery("benchmark", broker=os.environ["BENCHMARK_BROKER"] + "/0")
+app.conf.update(
+    task_ignore_result=True, task_default_queue=os.environ["BENCHMARK_QUEUE"], broker_connection_retry_on_startup=True
+)
+
+
+@app.task(name="first")  # type: ignore[untyped-decorator]
+def first(gate: str, times: str) -> None:
+    """Keep the only pool process busy until all tasks are in the queue, then say when the next one starts."""
+    with _connect() as store:
+        store.blpop([gate])
+        _say(store, times)
+
+
+@app.task(name="nothing")  # type: ignore[untyped-decorator]
+def nothing(context: dict[str, str]) -> None:
+    """Do nothing, with the argument that a workflow's task has."""
+
+
+@app.task(name="last")  # type: ignore[untyped-decorator]
+def last(times: str) -> None:
+    """Say when the one before has ended."""
+    with _connect() as store:
+        _say(store, times)
+
+
+def _connect() -> Any:
+    return redis.Redis.from_url(os.environ["BENCHMARK_BROKER"] + "/1")
+
+
+def _say(store: Any, times: str) -> None:
+    store.rpush(times, repr(time.monotonic()))

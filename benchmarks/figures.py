@@ -1,0 +1,89 @@
+"""What is shown of a measurement: the median, how far it is to be trusted, and whether it reaches its target."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A median and its 95% confidence interval."""
+
+    median: float
+    low: float
+    high: float
+
+    def scaled(self, factor: float) -> Estimate:
+        """The same in another unit."""
+        return Estimate(self.median * factor, self.low * factor, self.high * factor)
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """The median of independent values; the interval lies between two of them (sign test), so outliers don't matter."""
+    ordered = sorted(values)
+    outermost = max(0, math.floor(len(ordered) / 2 - 0.98 * math.sqrt(len(ordered))))
+    return Estimate(statistics.median(ordered), ordered[outermost], ordered[-1 - outermost])
+
+
+@dataclass(frozen=True)
+class Target:
+    """The most that a ratio may be, and what may be added in seconds; a row without a target only informs."""
+
+    ratio: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: `shim` and `stock` are seconds, `ratio` and `added` come from samples taken side by side."""
+
+    python: str
+    what: str
+    shim: float
+    stock: float
+    ratio: Estimate
+    added: Estimate
+    target: Target
+
+    @property
+    def verdict(self) -> str:
+        """Whether the medians reach the target, to its two decimals, and whether noise could decide otherwise."""
+        limits = [
+            (value, limit)
+            for value, limit in ((self.ratio, self.target.ratio), (self.added, self.target.seconds))
+            if limit is not None
+        ]
+        if not limits:
+            return ""
+        reached = all(_is_within(value.median, limit) for value, limit in limits)
+        if reached:
+            sure = all(_is_within(value.high, limit) for value, limit in limits)
+        else:
+            sure = any(not _is_within(value.low, limit) for value, limit in limits)
+        return ("reached" if reached else "not reached") + ("" if sure else " (within noise)")
+
+    def as_json(self) -> dict[str, object]:
+        """The row as plain values."""
+        return {**asdict(self), "verdict": self.verdict}
+
+
+def _is_within(value: float, limit: float) -> bool:
+    # A target of 1.00x can't be meant more exactly than it is written.
+    return value < limit + (0.005 if limit >= 1 else 0)
+
+
+def compare(python: str, what: str, shim: Sequence[float], stock: Sequence[float], target: Target = Target()) -> Row:
+    """The row of two series of seconds, of which those with the same index were taken side by side."""
+    pairs = list(zip(shim, stock, strict=True))
+    return Row(
+        python,
+        what,
+        statistics.median(shim),
+        statistics.median(stock),
+        estimate([ours / theirs for ours, theirs in pairs]),
+        estimate([ours - theirs for ours, theirs in pairs]),
+        target,
+    )

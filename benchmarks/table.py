@@ -1,0 +1,69 @@
+"""The rows as a table: with rich where it is installed, otherwise as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from benchmarks.figures import Estimate, Row, Target
+
+HEADINGS = ("python", "what", "stock", "shim", "ratio", "95% of the median", "added", "target", "")
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print the rows."""
+    cells = [_cells(row) for row in rows]
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:
+        print(_plain(cells))
+        return
+    table = Table(*HEADINGS)
+    for line in cells:
+        table.add_row(*line)
+    # A narrow terminal, or none, must not fold numbers.
+    Console(width=max(120, sum(max(map(len, column)) + 3 for column in zip(HEADINGS, *cells, strict=True)) + 1)).print(
+        table, highlight=False
+    )
+
+
+def _plain(cells: Iterable[tuple[str, ...]]) -> str:
+    lines = [HEADINGS, *cells]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.python,
+        row.what,
+        _time(row.stock),
+        _time(row.shim),
+        f"{row.ratio.median:.3f}x",
+        f"{row.ratio.low:.3f} to {row.ratio.high:.3f}",
+        _added(row.added),
+        _target(row.target),
+        row.verdict,
+    )
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("s", 1), ("ms", 1e-3), ("µs", 1e-6)):
+        if abs(seconds) >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def _added(added: Estimate) -> str:
+    return ("+" if added.median >= 0 else "") + _time(added.median)
+
+
+def _target(target: Target) -> str:
+    parts = []
+    if target.ratio is not None:
+        parts.append(f"{target.ratio:.2f}x")
+    if target.seconds is not None:
+        parts.append(f"+{_time(target.seconds)}")
+    return " and ".join(parts)
