@@ -11,8 +11,9 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/tmp-redirect demo
 
 test: lint
-	tests/private-tmp $(BIN)/python -m pytest
+	# First with the shim off: each of its promises must then fail.
 	tests/private-tmp $(BIN)/python -m pytest --shim-off --quiet -r f
+	tests/private-tmp $(BIN)/python -m pytest
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check $(SOURCES)
