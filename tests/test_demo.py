@@ -90,7 +90,7 @@ def test_its_tables(tmp_path: Path) -> None:
     ("file", "content", "finding"),
     [
         ("sitecustomize.py", "", "directory_upload of video-1 went to /tmp instead of"),
-        ("services/common/tmp_redirect/guard/calls.py", "broken", "worker ended with status 78"),
+        ("services/common/tmp_redirect/calls.py", "broken", "worker ended with status 78"),
     ],
 )
 def test_a_shim_that_does_not_work_is_noticed(tmp_path: Path, file: str, content: str, finding: str) -> None:

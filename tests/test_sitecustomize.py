@@ -52,7 +52,7 @@ def test_the_start_loads_only_a_few_modules_of_ours():
     import sys
 
     ours = {name.removeprefix("services.common.tmp_redirect") for name in sys.modules if name.startswith("services")}
-    expected = {"", ".startup", ".settings", ".patches", ".guard", ".guard.calls"}
+    expected = {"", ".startup", ".settings", ".patches", ".calls"}
     if "tempfile" in sys.modules:  # a .pth file of this interpreter has imported it
         expected |= {".redirect", ".scope"}
     assert ours == expected, ours
@@ -104,12 +104,32 @@ def test_a_parent_that_raises_is_never_executed(python: str, own_overlay: Path, 
     add_parent(own_overlay, RAISING_PARENT)
     (own_overlay / "services" / "__init__.py").write_text(RAISING_PARENT, encoding="utf-8")
     code = (
-        "import tempfile; from services.common.tmp_redirect import workflow, current_workflow; import sys; "
-        "assert 'services' not in sys.modules and 'services.common' not in sys.modules\n"
-        "with workflow('wf-1'): assert tempfile.mkdtemp().endswith(tempfile.gettempdir()[-8:]) is False"
+        "from services.common.tmp_redirect import workflow, report\n"
+        "import contextlib, sqlite3, sys, tempfile\n"
+        "with workflow('wf-1') as workspace: assert tempfile.mkdtemp().startswith(workspace)\n"
+        "with contextlib.suppress(PermissionError): sqlite3.connect('/tmp/tmp-redirect-x')\n"
+        "import celery.app.trace\n"
+        "assert report().total == 1 and 'services' not in sys.modules and 'services.common' not in sys.modules"
     )
+    fake_celery(own_overlay)
+    (own_overlay / "wrapt.py").write_text("FunctionWrapper = lambda wrapped, wrapper: wrapped\n", encoding="utf-8")
     done = run(python, code, shim_env)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert done.stderr.startswith("tmp_redirect: refused: sqlite3.connect of '/tmp/tmp-redirect-x' at <string>:4")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def fake_celery(overlay: Path) -> None:
+    """As much of Celery as the integration takes hold of."""
+    (overlay / "celery" / "app").mkdir(parents=True)
+    (overlay / "celery" / "__init__.py").touch()
+    (overlay / "celery" / "app" / "__init__.py").touch()
+    (overlay / "celery" / "app" / "trace.py").write_text("def build_tracer(): pass\n", encoding="utf-8")
+    (overlay / "celery" / "signals.py").write_text(
+        "class Signal:\n    connect = disconnect = lambda *args, **options: None\n"
+        "celeryd_init = worker_process_init = before_task_publish = Signal()\n",
+        encoding="utf-8",
+    )
 
 
 def test_the_parent_that_user_code_imports_raises_as_it_would(
@@ -197,7 +217,7 @@ def break_syntax(overlay: Path, env: dict[str, str]) -> str:
 
 
 def break_a_patch(overlay: Path, env: dict[str, str]) -> str:
-    calls = overlay / PACKAGE / "guard" / "calls.py"
+    calls = overlay / PACKAGE / "calls.py"
     calls.write_text(
         calls.read_text(encoding="utf-8").replace('patches.replace(module, "open"', 'patches.replace(module, "opem"'),
         encoding="utf-8",
@@ -239,10 +259,7 @@ def test_a_mode_that_does_not_exist_ends_the_process(python: str, shim_env: dict
 
 @pytest.mark.promise
 def test_celery_without_wrapt_says_what_to_install(python: str, own_overlay: Path, shim_env: dict[str, str]) -> None:
-    (own_overlay / "celery" / "app").mkdir(parents=True)
-    (own_overlay / "celery" / "__init__.py").write_text("signals = None\n", encoding="utf-8")
-    (own_overlay / "celery" / "app" / "__init__.py").touch()
-    (own_overlay / "celery" / "app" / "trace.py").touch()
+    fake_celery(own_overlay)
     (own_overlay / "wrapt.py").write_text("raise ImportError\n", encoding="utf-8")
     done = run(python, "import celery.app.trace; print('ran')", shim_env)
     assert (done.returncode, done.stdout) == (78, "")
@@ -254,10 +271,7 @@ def test_celery_without_wrapt_says_what_to_install(python: str, own_overlay: Pat
 def test_a_part_that_fails_later_fails_closed_too(
     python: str, own_overlay: Path, shim_env: dict[str, str], part: str
 ) -> None:
-    (own_overlay / "celery" / "app").mkdir(parents=True)
-    for package in ("celery", "celery/app"):
-        (own_overlay / package / "__init__.py").write_text("", encoding="utf-8")
-    (own_overlay / "celery" / "app" / "trace.py").write_text("def build_tracer(): pass\n", encoding="utf-8")
+    fake_celery(own_overlay)
     for module in ("redirect.py", "integrations/celery.py"):
         (own_overlay / PACKAGE / module).write_text("import no_such_module\n", encoding="utf-8")
     code = f"try: import {part}\nexcept ImportError: pass\nprint('the program ran')"

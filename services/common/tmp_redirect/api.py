@@ -2,8 +2,8 @@
 
 import os
 
-from .guard.violations import Report
-from .guard.violations import report as violations
+from .guard import Report
+from .guard import report as violations
 from .patches import installed
 from .settings import current
 from .workflow_id import check

@@ -66,7 +66,7 @@ def _resolve() -> str:
         directory = os.path.abspath(os.fsdecode(assigned))
         # Assigned while another workflow ran, often from gettempdir(): obeying would mix up the two.
         if not _is_foreign(directory):
-            from .guard.policy import check
+            from .guard import check
 
             check("tempfile.tempdir", directory, inside=True)
             return os.fsdecode(assigned)

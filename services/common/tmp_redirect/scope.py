@@ -35,7 +35,7 @@ class Scope:
         self._token: "Token[Scope] | None" = None
 
 
-_process = Scope(None)
+_process = Scope(current_settings().scope if installed() else None)
 _scope: ContextVar[Scope] = ContextVar("tmp_redirect_scope", default=_process)
 get = _scope.get
 

@@ -7,7 +7,6 @@ a submodule before its package: the import system would then import `services` t
 
 import sys
 
-from .guard import install as install_guard
 from .patches import Patches, installed, set_installed
 from .settings import Settings, current, forget
 
@@ -37,12 +36,12 @@ def install(on_failure: "Callable[[BaseException], None] | None" = None) -> None
 
         raise SettingsError("TMP_REDIRECT", settings.mode, f"only off on {sys.platform}: the shim needs Linux")
     patches = Patches(on_failure)
+    set_installed(patches)
     try:
         _install_parts(settings, patches)
     except BaseException:
-        patches.undo()
+        uninstall()
         raise
-    set_installed(patches)
 
 
 def uninstall() -> None:
@@ -60,15 +59,22 @@ def is_active() -> bool:
 
 
 def _install_parts(settings: Settings, patches: Patches) -> None:
-    if settings.scope is not None:
-        from .scope import configure
+    _configure_scope(settings.scope)
+    patches.on_undo(lambda: _configure_scope(None))
+    if "calls" in settings.guard:
+        from .calls import install as install_calls
 
-        configure(settings.scope)
-        patches.on_undo(lambda: configure(None))
-    install_guard(settings.guard, patches)
+        install_calls(patches)
     patches.when_imported("tempfile", _redirect)
     patches.when_imported("celery.app.trace", _trace_tasks)
     _bind_to_parents(patches)
+
+
+def _configure_scope(workflow: str | None) -> None:
+    """Tell the module scope, if it is loaded; when it loads, it asks the settings itself."""
+    scope = sys.modules.get(f"{PACKAGE}.scope")
+    if scope is not None:
+        scope.configure(workflow)
 
 
 def _redirect(module: "ModuleType", patches: Patches) -> None:
@@ -78,9 +84,9 @@ def _redirect(module: "ModuleType", patches: Patches) -> None:
 
 
 def _trace_tasks(module: "ModuleType", patches: Patches) -> None:
-    from .integrations.celery import install as install_celery
+    from .integrations import trace_tasks
 
-    install_celery(module, patches)
+    trace_tasks(module, patches)
 
 
 def _bind_to_parents(patches: Patches) -> None:

@@ -5,8 +5,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from ..calls import StandIn
 from ..patches import Patches
-from .calls import StandIn
 from .policy import check
 
 

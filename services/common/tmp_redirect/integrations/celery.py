@@ -24,7 +24,7 @@ except ImportError:
 
 from ..errors import InvalidWorkflowId, WorkspaceError
 from ..patches import Patches
-from ..propagate.environment import Environment
+from ..propagate import Environment
 from ..scope import current, current_workflow, enter, leave
 from ..settings import current as current_settings
 from ..workspace import check_root, prepare_outside

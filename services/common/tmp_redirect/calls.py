@@ -1,4 +1,4 @@
-"""The `calls` layer: the Python functions that create files, with a check in front.
+"""The `calls` layer of the guard: the Python functions that create files, with a check in front.
 
 Each replacement is a bound method. Unlike a plain function it does not become a method of a class that keeps it as an
 attribute (`open = io.open` in pathlib and logging), and it costs less than an object with `__call__`: 1.01x to 1.05x
@@ -14,20 +14,20 @@ import io
 import os
 import sys
 
-from ..settings import SYSTEM_TEMP_PREFIXES
+from .settings import SYSTEM_TEMP_PREFIXES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-    from ..patches import Patches
+    from .patches import Patches
 
 
 def _check(call: str, path: object, *args: "Any", **options: "Any") -> None:
-    """See `policy.check`, which is loaded with the first path that needs a look."""
+    """See `guard.check`, which is loaded with the first path that needs a look."""
     try:
-        from .policy import check
+        from .guard import check
     except Exception:  # noqa: BLE001 - the interpreter ends: nothing can be imported, and modules lose their names
         if isinstance(path, str) and path.startswith(("/tmp/", "/var/tmp/")):  # noqa: S108
             raise PermissionError(
@@ -53,14 +53,13 @@ class StandIn:
         """Whether `path` needs a look: all but an absolute str that plainly leads elsewhere than to system temp."""
         return (
             type(path) is not str or path[:1] != "/" or path.startswith(self.prefixes)
-            or "//" in path or "/./" in path or "/../" in path
+            or "//" in path or ("/." in path and ("/./" in path or "/../" in path))
         )  # fmt: skip
 
 
 class _Io(StandIn):
     name = "io"
     original: "Any" = staticmethod(io.open)
-    warns_of_encoding = sys.flags.warn_default_encoding
     reading = frozenset(("r", "rb", "br", "rt", "tr", "r+", "+r", "r+b", "rb+", "+rb", "br+", "b+r", "+br", "r+t"))
 
     def open(  # the signature of io.open: passing on by position is what keeps it cheap
@@ -74,14 +73,29 @@ class _Io(StandIn):
         closefd: bool = True,
         opener: "Any" = None,
     ) -> "Any":
-        if self.warns_of_encoding and encoding is None and "b" not in mode:
-            encoding = io.text_encoding(encoding, 2)  # type: ignore[attr-defined]  # the warning is about the caller, not about this line
         if mode not in self.reading and (  # is_suspect, without the call
             type(file) is not str or file[:1] != "/" or file.startswith(self.prefixes)
-            or "//" in file or "/./" in file or "/../" in file
+            or "//" in file or ("/." in file and ("/./" in file or "/../" in file))
         ) and opener is None:  # fmt: skip
             self.check("open", file)  # an opener creates with os.open, and tempfile's is given the directory
         return self.original(file, mode, buffering, encoding, errors, newline, closefd, opener)
+
+
+class _IoThatWarns(_Io):
+    """For `-X warn_default_encoding`: the warning is about the line that calls `open`, not about one of this file."""
+
+    def open(
+        self,
+        file: "Any",
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        *rest: "Any",
+        **options: "Any",
+    ) -> "Any":
+        if encoding is None and "b" not in mode:
+            encoding = io.text_encoding(encoding, 2)  # type: ignore[attr-defined]
+        return super().open(file, mode, buffering, encoding, *rest, **options)
 
 
 class _Os(StandIn):
@@ -97,7 +111,7 @@ class _Os(StandIn):
     def open(self, path: "Any", flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         if flags & self.creating and (  # is_suspect, without the call
             type(path) is not str or path[:1] != "/" or path.startswith(self.prefixes)
-            or "//" in path or "/./" in path or "/../" in path or flags & self.unnamed
+            or "//" in path or ("/." in path and ("/./" in path or "/../" in path)) or flags & self.unnamed
         ):  # fmt: skip
             self.check("os.open", path, dir_fd, inside=flags & self.unnamed != 0)
         return self._open(path, flags, mode, dir_fd=dir_fd)
@@ -145,7 +159,7 @@ for _method, _original in ((_Io.open, io.open), *((getattr(_Os, name), getattr(o
 
 _OS = _Os()
 _GUARDED = {name: getattr(_OS, name) for name in _Os.names}
-_GUARDED_OPEN = _Io().open
+_GUARDED_OPEN = (_IoThatWarns if sys.flags.warn_default_encoding else _Io)().open
 
 
 def install(patches: "Patches") -> None:
@@ -165,7 +179,7 @@ def install(patches: "Patches") -> None:
 
 
 def _install_sqlite3(module: "ModuleType", patches: "Patches") -> None:
-    from .sqlite import install as install_sqlite
+    from .guard import install_sqlite
 
     install_sqlite(module, patches)
 
