@@ -24,30 +24,35 @@ if TYPE_CHECKING:
     from .patches import Patches
 
 
-def _check(call: str, path: object, *args: "Any", **options: "Any") -> None:
-    """See `guard.check`, which is loaded with the first path that needs a look."""
-    try:
-        from .guard import check
-    except Exception:  # noqa: BLE001 - the interpreter ends: nothing can be imported, and modules lose their names
-        if isinstance(path, str) and path.startswith(("/tmp/", "/var/tmp/")):  # noqa: S108
-            raise PermissionError(
-                13, "tmp_redirect refused a file in system temp while the interpreter ends", path
-            ) from None
-    else:
-        check(call, path, *args, **options)
-
-
 class StandIn:
     """Stands for the module `name`, whose functions its methods replace."""
 
     name: str
     prefixes = SYSTEM_TEMP_PREFIXES
-    check = staticmethod(_check)
+    os = os
+    policy: "Any" = None
 
     def __reduce__(self) -> "tuple[Any, ...]":
         from importlib import import_module
 
         return import_module, (self.name,)
+
+    def check(self, call: str, path: object, *args: "Any", **options: "Any") -> None:
+        """See `guard.check`, which is loaded with the first path that needs a look."""
+        try:
+            if self.os.getcwd is None:
+                raise ImportError
+            if self.policy is None:
+                from .guard import check
+
+                type(self).policy = staticmethod(check)
+        except Exception:  # noqa: BLE001 - the interpreter ends: nothing can be imported, and modules lose their names
+            if isinstance(path, str) and path.startswith(("/tmp/", "/var/tmp/")):  # noqa: S108
+                raise PermissionError(
+                    13, "tmp_redirect refused a file in system temp while the interpreter ends", path
+                ) from None
+        else:
+            self.policy(call, path, *args, **options)
 
     def is_suspect(self, path: "Any") -> bool:
         """Whether `path` needs a look: all but an absolute str that plainly leads elsewhere than to system temp."""
