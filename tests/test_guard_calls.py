@@ -116,8 +116,9 @@ def test_what_is_no_creation_in_system_temp(root: Path):
     os.makedirs("/tmp", exist_ok=True)
     pathlib.Path(__file__).parent.mkdir(parents=True, exist_ok=True)
     assert open(__file__).read()
-    with open(__file__, "r+"):
-        pass
+    for mode in ("r+", "+r", "rt+", "tr", "br+", "b+r", "+rt"):
+        with open(__file__, mode):
+            pass
     for call in (os.mkdir, os.mkfifo, os.mknod, pathlib.Path.mkdir):
         try:
             call(pathlib.Path("/tmp"))

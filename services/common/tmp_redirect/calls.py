@@ -65,7 +65,7 @@ class StandIn:
 class _Io(StandIn):
     name = "io"
     original: "Any" = staticmethod(io.open)
-    reading = frozenset(("r", "rb", "br", "rt", "tr", "r+", "+r", "r+b", "rb+", "+rb", "br+", "b+r", "+br", "r+t"))
+    reading = frozenset(("r", "rb", "rt", "r+", "r+b", "rb+"))  # the usual ones: the rest is told by its letter
 
     def open(  # the signature of io.open: passing on by position is what keeps it cheap
         self,
@@ -81,7 +81,7 @@ class _Io(StandIn):
         if mode not in self.reading and (  # is_suspect, without the call
             type(file) is not str or file[:1] != "/" or file.startswith(self.prefixes)
             or "//" in file or ("/." in file and ("/./" in file or "/../" in file))
-        ) and opener is None:  # fmt: skip
+        ) and "r" not in mode and opener is None:  # fmt: skip
             self.check("open", file)  # an opener creates with os.open, and tempfile's is given the directory
         return self.original(file, mode, buffering, encoding, errors, newline, closefd, opener)
 

@@ -1,4 +1,4 @@
-"""Turns attempts to create something in system temp into violations; the layers see the attempts, this decides."""
+"""Decides whether what a layer of the guard has seen is a violation, and what becomes of it."""
 
 import errno
 import os

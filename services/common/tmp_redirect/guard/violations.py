@@ -76,13 +76,6 @@ def report() -> Report:
     return Report(list(_seen.values()), _total)
 
 
-def forget() -> None:
-    """Start a new report."""
-    global _total
-    _seen.clear()
-    _total = 0
-
-
 def _log(violation: Violation, verdict: str) -> None:
     workflow = "outside any workflow" if violation.workflow is None else f"workflow {violation.workflow!r}"
     line = (
