@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.celery_workers import broker, call, client, servers, start, worker_env  # noqa: F401 - fixtures
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = Path("services/common/tmp_redirect")
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
