@@ -6,6 +6,7 @@ puts the module's own loader back first, so the module looks as it always did. A
 """
 
 import sys
+from _thread import allocate_lock  # threading would be an import at every interpreter start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Patches:
         self._undo: "list[Callable[[], object]]" = []
         self._on_failure = on_failure
         self._finder: "_Finder | None" = None
+        self._for_switching: "Callable[[Patches], None] | None" = None
+        self._switching = allocate_lock()
 
     def replace(self, owner: object, name: str, new: object) -> None:
         """Set `owner.name`; raises `AttributeError` where the attribute doesn't exist, and says which."""
@@ -51,16 +54,7 @@ class Patches:
         """
 
         def hook(module: "ModuleType") -> None:
-            part = Patches()
-            try:
-                install(module, part)
-            except BaseException as error:
-                part.undo()
-                if self._on_failure is None:
-                    raise
-                self._on_failure(error)
-            else:
-                self.on_undo(part.undo)
+            self._install(lambda part: install(module, part))
 
         if self._finder is None:
             finder = self._finder = _Finder()
@@ -69,6 +63,30 @@ class Patches:
         self._finder.hooks[name] = hook
         if name in sys.modules:
             hook(sys.modules[name])
+
+    def when_switching(self, install: "Callable[[Patches], None]") -> None:
+        """Call `install(patches)` before the process first enters a scope."""
+        self._for_switching = install
+
+    def install_for_switching(self) -> None:
+        """Install what a process needs that switches between workflows; nothing if that is done."""
+        if self._for_switching is not None:
+            with self._switching:  # the first requests of a gateway may come at once
+                install, self._for_switching = self._for_switching, None
+                if install is not None:
+                    self._install(install)
+
+    def _install(self, install: "Callable[[Patches], None]") -> None:
+        part = Patches(self._on_failure)
+        try:
+            install(part)
+        except BaseException as error:
+            part.undo()
+            if self._on_failure is None:
+                raise
+            self._on_failure(error)
+        else:
+            self.on_undo(part.undo)
 
     def undo(self) -> None:
         """Put back the identical original objects, the latest first."""

@@ -10,7 +10,7 @@ import os
 
 from .scope import current_workflow, get, workspace
 from .settings import current as current_settings
-from .settings import is_below, is_system_temp
+from .settings import is_system_temp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,16 +26,14 @@ _tempfile: "Any"
 _ours: str
 _original_default: "Any"
 _original_candidates: "Any"
-_inherited: dict[str, str | None] = {}
 
 
 def install(tempfile: "ModuleType", patches: "Patches") -> None:
     """Redirect the module `tempfile`. Raises `AttributeError` if a name to patch is missing."""
-    global _tempfile, _ours, _original_default, _original_candidates, _inherited
+    global _tempfile, _ours, _original_default, _original_candidates
     _tempfile = tempfile
     # Never None: tempfile itself, and programs, read it. Its identity tells whether a program has assigned another.
     _ours = current_settings().workspace_of(current_workflow())
-    _inherited = {name: os.environ.get(name) for name in _VARIABLES}
     _original_default, _original_candidates = tempfile._get_default_tempdir, tempfile._candidate_tempdir_list
     patches.replace(tempfile, "tempdir", _ours)
     patches.replace(tempfile, "_gettempdir", gettempdir)
@@ -65,7 +63,7 @@ def _resolve() -> str:
     if assigned is not _ours:
         directory = os.path.abspath(os.fsdecode(assigned))
         # Assigned while another workflow ran, often from gettempdir(): obeying would mix up the two.
-        if not _is_foreign(directory):
+        if not current_settings().is_foreign(directory, current_workflow()):
             from .guard import check
 
             check("tempfile.tempdir", directory, inside=True)
@@ -73,17 +71,12 @@ def _resolve() -> str:
     return workspace()
 
 
-def _is_foreign(path: str) -> bool:
-    """Whether the absolute, normalised `path` lies in the root, but not in the directory of the running workflow."""
-    root, workflow = current_settings().root, current_workflow()
-    return is_below(path, root) and (workflow is None or not is_below(path, f"{root}/{workflow}"))
-
-
 def _from_environment() -> str | None:
     """The directory that the program has put into the environment since the start, as stock tempfile would find it."""
+    inherited = current_settings().inherited
     for name in _VARIABLES:
         value = os.environ.get(name)
-        if value and value != _inherited[name]:
+        if value and value != inherited[name]:
             directory = os.path.abspath(value)
             if not is_system_temp(directory) and os.path.isdir(directory):
                 return directory

@@ -12,11 +12,12 @@ from .settings import current as current_settings
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextvars import Token
+    from contextvars import Context, Token
     from types import TracebackType
     from typing import Any, TypeVar
 
     F = TypeVar("F", bound=Callable[..., Any])
+    T = TypeVar("T")
 
 
 class Scope:
@@ -73,15 +74,19 @@ def workspace() -> str:
     return scope.workspace
 
 
-def enter(workflow: str) -> Scope:
-    """Enter the scope of a workflow, whose workspace is prepared first; `leave` takes what this returns.
+def enter(workflow: str | None) -> Scope:
+    """Enter the scope of a workflow, whose workspace is prepared first, or with `None` step outside any.
 
-    Raises `InvalidWorkflowId` or `WorkspaceError`; the scope is then unchanged.
+    `leave` takes what this returns. Raises `InvalidWorkflowId` or `WorkspaceError`; the scope is then unchanged.
     """
-    from .workspace import prepare
-
+    patches = installed()
+    if patches is not None:
+        patches.install_for_switching()
     scope = Scope(workflow)
-    scope.workspace = prepare(current_settings(), workflow)
+    if workflow is not None:
+        from .workspace import prepare
+
+        scope.workspace = prepare(current_settings(), workflow)
     scope._token = _scope.set(scope)
     return scope
 
@@ -96,6 +101,25 @@ def leave(scope: Scope) -> None:
             _scope.reset(token)
         except ValueError:  # left in another context than it was entered in, which has nothing to restore
             pass
+
+
+def adopt(scope: Scope) -> None:
+    """Let the running thread, which is at its beginning, belong to `scope`."""
+    _scope.set(scope)
+
+
+def is_set_in(context: "Context") -> bool:
+    """Whether a scope was entered in `context`."""
+    return _scope in context
+
+
+def call_in(scope: Scope, function: "Callable[..., T]", /, *args: "Any", **options: "Any") -> "T":
+    """Call `function` in a scope that was entered elsewhere."""
+    token = _scope.set(scope)
+    try:
+        return function(*args, **options)
+    finally:
+        _scope.reset(token)
 
 
 class workflow:  # noqa: N801 - used as a function: `with workflow("wf-1") as workspace:`

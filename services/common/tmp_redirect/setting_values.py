@@ -3,7 +3,7 @@
 import os
 
 from .errors import SettingsError
-from .settings import MODES, SYSTEM_TEMP, SYSTEM_TEMP_PREFIXES
+from .settings import MODES, SYSTEM_TEMP, SYSTEM_TEMP_PREFIXES, is_system_temp
 from .workflow_id import check
 
 TYPE_CHECKING = False
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LAYERS = ("calls",)
+MOST_FOR_SOCKETS = 72  # bytes: the path of a socket has 107, of which 35 are /<pid>-12345678/listener-12345678
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -36,6 +37,13 @@ def _absolute(value: str) -> str:
     if not value.startswith("/") or "\0" in value:
         raise ValueError("an absolute path")
     return "/" + os.path.normpath(value).lstrip("/")
+
+
+def _socket_dir(value: str) -> str:
+    path = _absolute(value)
+    if is_system_temp(path) or len(os.fsencode(path)) > MOST_FOR_SOCKETS:
+        raise ValueError(f"an absolute path of at most {MOST_FOR_SOCKETS} bytes that is not in system temp")
+    return path
 
 
 def _root(value: str) -> str:
@@ -109,6 +117,6 @@ _PARSERS: "dict[str, Callable[[str], object]]" = {
     "TMP_REDIRECT_TTL": _duration,
     "TMP_REDIRECT_DIR_MODE": _dir_mode,
     "TMP_REDIRECT_MIN_FREE": _size,
-    "TMP_REDIRECT_SOCKET_DIR": _absolute,
+    "TMP_REDIRECT_SOCKET_DIR": _socket_dir,
     "TMP_REDIRECT_SCOPE": check,
 }

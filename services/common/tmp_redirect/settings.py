@@ -30,11 +30,14 @@ _VARIABLES = (
     "TMP_REDIRECT_OUTSIDE", "TMP_REDIRECT_WORKFLOW_FROM", "TMP_REDIRECT_KEEP", "TMP_REDIRECT_TTL",
     "TMP_REDIRECT_DIR_MODE", "TMP_REDIRECT_MIN_FREE", "TMP_REDIRECT_SOCKET_DIR", "TMP_REDIRECT_SCOPE",
 )  # fmt: skip
+DIRECTORIES = ("TMPDIR", "TMP", "TEMP", "TEMPDIR")  # in which other programs are told where temp files go
 MODES = ("off", "warn", "enforce")
 
 
 class Settings:
     """One attribute a variable; see the table in the README. An empty variable counts as unset.
+
+    `inherited` are the variables that name a temp directory, as they were when the settings were read.
 
     Raises `SettingsError` for the first variable that holds what it may not.
     """
@@ -57,6 +60,7 @@ class Settings:
     scope: str | None = None
 
     def __init__(self, environ: "Mapping[str, str]") -> None:
+        self.inherited = {name: environ.get(name) for name in DIRECTORIES}
         for name in _VARIABLES:
             value: "Any" = environ.get(name)
             if value:
@@ -71,8 +75,14 @@ class Settings:
 
     def workspace_of(self, workflow: str | None) -> str:
         """`<root>/<workflow id>/tmp`, or outside any workflow `<root>/.outside/<service>/tmp`; it need not exist."""
-        directory = f"{OUTSIDE}/{self.service}" if workflow is None else workflow
-        return f"{self.root}/{directory}/{TMP}"
+        return f"{self._directory_of(workflow)}/{TMP}"
+
+    def is_foreign(self, path: str, workflow: str | None) -> bool:
+        """Whether the absolute, normalised `path` is in the root, but not in the directory of `workflow`."""
+        return is_below(path, self.root) and not is_below(path, self._directory_of(workflow))
+
+    def _directory_of(self, workflow: str | None) -> str:
+        return f"{self.root}/{f'{OUTSIDE}/{self.service}' if workflow is None else workflow}"
 
 
 _current: Settings | None = None

@@ -16,6 +16,34 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 PACKAGE = __name__.rpartition(".")[0]
+# What is patched when a module is imported: our module that does it, and its function.
+_PARTS = {
+    "tempfile": ("redirect", "install"),
+    "subprocess": ("propagate.subprocesses", "install"),
+    "multiprocessing.spawn": ("propagate.multiprocess", "install_spawn"),
+    "multiprocessing.util": ("propagate.multiprocess", "install_files"),
+    "multiprocessing.connection": ("propagate.multiprocess", "install_sockets"),
+    "billiard.spawn": ("propagate.multiprocess", "install_spawn"),
+    "billiard.util": ("propagate.multiprocess", "install_files"),
+    "billiard.connection": ("propagate.multiprocess", "install_sockets"),
+    "gevent.subprocess": ("propagate.subprocesses", "install"),
+    "uvloop": ("propagate.subprocesses", "install_uvloop"),
+    "gunicorn.config": ("integrations.gunicorn", "install"),
+    "celery.app.trace": ("integrations.celery", "install"),
+    "celery.app.task": ("integrations.celery", "install_task"),
+    "celery.worker.request": ("integrations.celery", "install_request"),
+}
+_SWITCHING_PARTS = {
+    "threading": ("propagate.threads", "install"),
+    "concurrent.futures._base": ("propagate.executors", "install_futures"),
+    "concurrent.futures.thread": ("propagate.executors", "install_thread_pool"),
+    "concurrent.futures.process": ("propagate.executors", "install_process_pool"),
+    "loky.process_executor": ("propagate.executors", "install_process_pool"),
+    "joblib.externals.loky.process_executor": ("propagate.executors", "install_process_pool"),
+    "multiprocessing.pool": ("propagate.executors", "install_pool"),
+    "multiprocessing.process": ("propagate.multiprocess", "install_process"),
+    "billiard.process": ("propagate.multiprocess", "install_process"),
+}
 
 
 def install(on_failure: "Callable[[BaseException], None] | None" = None) -> None:
@@ -65,9 +93,30 @@ def _install_parts(settings: Settings, patches: Patches) -> None:
         from .calls import install as install_calls
 
         install_calls(patches)
-    patches.when_imported("tempfile", _redirect)
-    patches.when_imported("celery.app.trace", _trace_tasks)
+    for module, (home, function) in _PARTS.items():
+        patches.when_imported(module, _part(home, function))
+    patches.when_switching(_install_for_switching)
     _bind_to_parents(patches)
+
+
+def _install_for_switching(patches: Patches) -> None:
+    """What is needed where the scope of the process, which its environment names, isn't the only one."""
+    for module, (home, function) in _SWITCHING_PARTS.items():
+        patches.when_imported(module, _part(home, function))
+    __import__("subprocess")  # with which the functions of os that start children pass the scope on
+
+
+def _part(home: str, function: str) -> "Callable[[ModuleType, Patches], None]":
+    """The `function` of our module `home`, which is loaded when it is called."""
+
+    def install_part(module: "ModuleType", patches: Patches) -> None:
+        package = home.rpartition(".")[0]
+        if package:
+            __import__(f"{PACKAGE}.{package}", fromlist=["__path__"])
+        part = __import__(f"{PACKAGE}.{home}", fromlist=[function])
+        getattr(part, function)(module, patches)
+
+    return install_part
 
 
 def _configure_scope(workflow: str | None) -> None:
@@ -75,18 +124,6 @@ def _configure_scope(workflow: str | None) -> None:
     scope = sys.modules.get(f"{PACKAGE}.scope")
     if scope is not None:
         scope.configure(workflow)
-
-
-def _redirect(module: "ModuleType", patches: Patches) -> None:
-    from .redirect import install as install_redirect
-
-    install_redirect(module, patches)
-
-
-def _trace_tasks(module: "ModuleType", patches: Patches) -> None:
-    from .integrations import trace_tasks
-
-    trace_tasks(module, patches)
 
 
 def _bind_to_parents(patches: Patches) -> None:

@@ -4,13 +4,19 @@
 entered around that function: signals can't do it, since Celery swallows what their receivers raise, and a nested
 `.apply()` fires those of the outer task too. A task whose workspace can't be had fails as any task does, by a tracer
 whose task raises, so that its result, its callbacks and its signals are Celery's own.
+
+Two things are not traced, and get their scope here too: a task that is called as a function (as `celery.map` does with
+each item) goes to the workflow that its arguments name, and what a worker's main process does for a task whose process
+was killed (its error callbacks) belongs to that task's workflow.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -23,9 +29,9 @@ except ImportError:
     raise ImportError("wrapt is needed where Celery runs: pip install 'wrapt>=1.16,<3'") from None
 
 from ..errors import InvalidWorkflowId, WorkspaceError
-from ..patches import Patches
-from ..propagate import Environment
-from ..scope import current, current_workflow, enter, leave
+from ..patches import Patches, installed
+from ..propagate import Environment, wrap
+from ..scope import Scope, current, current_workflow, enter, leave
 from ..settings import current as current_settings
 from ..workspace import check_root, prepare_outside
 
@@ -39,6 +45,9 @@ _environment: Environment | None = None
 
 def install(trace: ModuleType, patches: Patches) -> None:
     """Wrap the tasks of the module `celery.app.trace`."""
+    shim = installed()
+    if shim is not None:
+        shim.install_for_switching()
     wrapper = wrapt.FunctionWrapper(trace.build_tracer, _build_tracer)
     for name in ("celery.app.trace", "celery.worker.consumer.consumer"):  # the second has it by name, if it is loaded
         if name in sys.modules:
@@ -50,6 +59,17 @@ def install(trace: ModuleType, patches: Patches) -> None:
     ):
         signal.connect(receiver, weak=False)
         patches.on_undo(partial(signal.disconnect, receiver))
+
+
+def install_task(module: ModuleType, patches: Patches) -> None:
+    """Have a task of the module `celery.app.task` that is called as a function run in the scope it names."""
+    wrap(patches, module.Task, "__call__", _call)
+
+
+def install_request(module: ModuleType, patches: Patches) -> None:
+    """Have the main process of a worker do what it does for a task in its scope: the module `celery.worker.request`."""
+    for name in ("on_timeout", "on_failure"):
+        wrap(patches, module.Request, name, _settle)
 
 
 def _check_root(**_: Any) -> None:
@@ -68,7 +88,8 @@ def _check_root(**_: Any) -> None:
 def _follow_scope(**_: Any) -> None:
     """Celery sends this in processes that run one task at a time: children of the prefork pool, and a solo worker."""
     global _environment
-    _environment = Environment()
+    if threading.current_thread() is threading.main_thread():  # else the worker is embedded in a larger program
+        _environment = Environment()
 
 
 def _publish_scope(headers: dict[str, Any] | None = None, **_: Any) -> None:
@@ -83,20 +104,45 @@ def _build_tracer(wrapped: Callable[..., Tracer], _: Any, args: tuple[Any, ...],
     def trace_task(task_id: str, task_args: Sequence[Any], task_options: Mapping[str, Any], request: Any = None) -> Any:
         try:
             workflow = workflow_of(task_id, task_args, task_options, request or {})
-            entered = enter(workflow) if workflow is not None else None
+            inherits = workflow is None and request and request.get("is_eager")
+            scope = current() if inherits else enter(workflow)
         except (InvalidWorkflowId, WorkspaceError) as error:
             refuse = wrapped(*_with_task_that_raises(error, *args), **options)
             return refuse(task_id, task_args, task_options, request)
-        if entered is None:
+        if inherits:
             return trace(task_id, task_args, task_options, request)
-        try:
-            _set_environment()
+        with _left_at_the_end(scope):
             return trace(task_id, task_args, task_options, request)
-        finally:
-            leave(entered)
-            _set_environment()
 
     return trace_task
+
+
+def _call(original: Callable[..., Any], task: Any, /, *args: Any, **options: Any) -> Any:
+    workflow = _named_in(args, options)
+    if workflow is None or workflow == current_workflow():
+        return original(task, *args, **options)
+    with _left_at_the_end(enter(workflow)):
+        return original(task, *args, **options)
+
+
+def _settle(original: Callable[..., Any], request: Any, /, *args: Any, **options: Any) -> Any:
+    """What a worker's main process does for a task that can't do it itself."""
+    try:
+        scope = enter(workflow_of(request.id, request.args, request.kwargs, request.request_dict))
+    except (InvalidWorkflowId, WorkspaceError):
+        return original(request, *args, **options)
+    with _left_at_the_end(scope):
+        return original(request, *args, **options)
+
+
+@contextmanager
+def _left_at_the_end(scope: Scope) -> Iterator[None]:
+    try:
+        _set_environment()
+        yield
+    finally:
+        leave(scope)
+        _set_environment()
 
 
 def _set_environment() -> None:
@@ -120,28 +166,37 @@ def _with_task_that_raises(error: Exception, name: str, task: Any, *rest: Any) -
 def workflow_of(task_id: str, args: Sequence[Any], options: Mapping[str, Any], request: Mapping[str, Any]) -> Any:
     """The workflow id of a task, not checked yet: from the first place of `TMP_REDIRECT_WORKFLOW_FROM` that has one.
 
-    `None` where no place has one.     A task that is applied inside another one has no message: it inherits the
+    `None` where no place has one. A task that is applied inside another one has no message: it inherits the
     scope where a header would be read.
     """
     for source in current_settings().workflow_from:
-        kind, steps = source[0], source[1:]
-        if kind == "header":
+        if source[0] == "header":
             found = request.get(HEADER) or (current_workflow() if request.get("is_eager") else None)
-        elif kind == "root_id":
+        elif source[0] == "root_id":
             found = request.get("root_id") or task_id
         else:
-            found = _find(args if kind == "args" else options, steps)
+            found = _find(source, args, options)
         if found is not None:
-            return str(found) if isinstance(found, (int, uuid.UUID)) and not isinstance(found, bool) else found
+            return found
     return None
 
 
-def _find(place: Any, steps: Sequence[str]) -> Any:
-    for step in steps:
+def _named_in(args: Sequence[Any], options: Mapping[str, Any]) -> Any:
+    """The workflow id that the arguments of a task name, not checked yet, or `None`."""
+    for source in current_settings().workflow_from:
+        found = _find(source, args, options)
+        if found is not None:
+            return found
+    return None
+
+
+def _find(source: tuple[str, ...], args: Sequence[Any], options: Mapping[str, Any]) -> Any:
+    place: Any = {"args": args, "kwargs": options}.get(source[0])
+    for step in source[1:]:
         if isinstance(place, Mapping):
             place = place.get(step)
         elif isinstance(place, (list, tuple)) and step.isdecimal() and int(step) < len(place):
             place = place[int(step)]
         else:
             return None
-    return place
+    return str(place) if isinstance(place, (int, uuid.UUID)) and not isinstance(place, bool) else place

@@ -1,37 +1,114 @@
-"""`os.environ` follows the scope, in a process that runs one task at a time.
+"""The variables that tell other programs where temp files go, and a Python child which workflow it runs for.
 
-Native code (`getenv`), `os.system` and children read the environment; a child interpreter comes up in the scope that
-`TMP_REDIRECT_SCOPE` names. Where several tasks share the process this must not be used: they share the environment.
+Native code (`getenv`), `os.system` and children read the environment. In a process that runs one task at a time,
+`os.environ` itself follows the scope. Elsewhere it is shared by workflows, and each child is given its own.
 """
 
 import os
 import threading
 
-from ..scope import Scope
+from ..errors import WorkspaceError
+from ..patches import installed
+from ..scope import Scope, current, workspace
+from ..settings import DIRECTORIES, is_system_temp
+from ..settings import current as current_settings
 
-DIRECTORIES = ("TMPDIR", "TMP", "TEMP", "TEMPDIR")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
 SCOPE = "TMP_REDIRECT_SCOPE"
+
+
+def for_child(environ: "Mapping[Any, Any] | None") -> "Mapping[Any, Any] | None":
+    """What a child of the running code is given for the environment that its caller asked for.
+
+    `None` stands for `os.environ`. The caller's mapping is never changed: it is returned as it is where it suits the
+    scope, otherwise a copy of it. Outside any workflow, an environment that was made from nothing stays as it is.
+    """
+    if installed() is None or (environ is not None and not hasattr(environ, "items")):
+        return environ  # uninstalled, but bound by name before; or not what subprocess takes: it says so itself
+    base = os.environ if environ is None else environ
+    scope = current()
+    from_nothing = _get(base, "TMP_REDIRECT") is None
+    if from_nothing and scope.workflow is None:
+        return environ
+    changed = _changes(base, scope)
+    if from_nothing:
+        ours = {name: value for name, value in os.environ.items() if name.startswith("TMP_REDIRECT")}
+        changed = {**{name: value for name, value in ours.items() if _get(base, name) is None}, **changed}
+    if not changed:
+        return environ
+    taken = {*changed, *map(os.fsencode, changed)}
+    kept = {name: value for name, value in base.items() if name not in taken}
+    return kept | {name: value for name, value in changed.items() if value is not None}
 
 
 class Environment:
     """The variables of this process as they were, and what they are while a workflow runs.
 
-    What to set follows from the scope alone, so nothing that goes wrong in one task changes what the next one gets.
+    For a process that runs one task at a time, in the thread that makes this. What to set follows from the scope
+    alone, so nothing that goes wrong in one task changes what the next one gets.
     """
 
     def __init__(self) -> None:
-        self._inherited = {name: os.environ.get(name) for name in (*DIRECTORIES, SCOPE)}
+        settings = current_settings()
+        self._outside: dict[str, str | None] = {SCOPE: None}
+        for name in DIRECTORIES:
+            value = os.environ.get(name)
+            foreign = value is not None and settings.is_foreign(os.path.abspath(value), None)
+            self._outside[name] = None if foreign else value
         self._thread = threading.get_ident()
 
     def follow(self, scope: Scope) -> None:
         """Set the variables for `scope`; outside a workflow, as they were. Threads of a task change nothing."""
-        if threading.get_ident() != self._thread:
-            return
-        for name, inherited in self._inherited.items():
-            value = inherited
-            if scope.workflow is not None:
-                value = scope.workflow if name == SCOPE else scope.workspace
-            if value is None:
-                os.environ.pop(name, None)
-            elif os.environ.get(name) != value:
-                os.environ[name] = value
+        if threading.get_ident() == self._thread:
+            wanted = self._outside if scope.workflow is None else _variables(scope)
+            for name, value in wanted.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                elif os.environ.get(name) != value:
+                    os.environ[name] = value
+
+
+def _variables(scope: Scope) -> dict[str, str | None]:
+    directory = _directory(scope)
+    return {SCOPE: scope.workflow, **dict.fromkeys(DIRECTORIES, directory)}
+
+
+def _directory(scope: Scope) -> str:
+    """The workspace; where it can't be had, its path all the same: to start a child is not to ask for a temp file."""
+    if scope.workspace is None:
+        try:
+            return workspace()
+        except WorkspaceError:
+            return current_settings().workspace_of(scope.workflow)
+    return scope.workspace
+
+
+def _changes(environ: "Mapping[Any, Any]", scope: Scope) -> dict[str, str | None]:
+    """The variables that are not in `environ` as they ought to be, `None` for one that ought not to be there."""
+    return {
+        name: value
+        for name, value in _variables(scope).items()
+        if (found := _get(environ, name)) != value and not (name in DIRECTORIES and _is_meant(name, found, scope))
+    }
+
+
+def _is_meant(name: str, value: str | None, scope: Scope) -> bool:
+    """Whether the program put this directory there on purpose, rather than having inherited or copied it."""
+    settings = current_settings()
+    if not value or value == settings.inherited.get(name):
+        return False
+    path = os.path.abspath(value)
+    in_root = path.startswith(settings.root + "/")
+    return not settings.is_foreign(path, scope.workflow) and (in_root or not is_system_temp(path))
+
+
+def _get(environ: "Mapping[Any, Any]", name: str) -> str | None:
+    """The value of a variable; subprocess takes names and values as bytes, too."""
+    value = environ.get(name)
+    if value is None and environ is not os.environ:
+        value = environ.get(os.fsencode(name))
+    return value if value is None or isinstance(value, str) else os.fsdecode(value)

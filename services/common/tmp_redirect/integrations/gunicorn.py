@@ -1,0 +1,20 @@
+"""gunicorn's heartbeat files stay on a fast local file system.
+
+A worker touches its file every second, and is killed when it can't: network storage would make healthy workers die.
+Stock puts the file into `tempfile`'s directory, which is the workspace on the shared volume now.
+"""
+
+from types import ModuleType
+
+from ..errors import WorkspaceError
+from ..patches import Patches
+from ..propagate import socket_directory
+
+
+def install(module: ModuleType, patches: Patches) -> None:
+    """Make the socket directory the default of `worker_tmp_dir` in the module `gunicorn.config`."""
+    try:
+        directory = socket_directory()
+    except WorkspaceError:
+        return  # as without a default: the workspace outside any workflow
+    patches.replace(module.WorkerTmpDir, "default", directory)

@@ -1,0 +1,92 @@
+"""Children that are started by `subprocess` and `os` get the environment of the scope, whatever their caller passes.
+
+All of `subprocess`, `os.popen` and asyncio's subprocesses come down to `Popen`; `os.spawn*`, the other `os.exec*` and
+`pty.spawn` to `os.execv` and `os.execve`. gevent has a `Popen` of its own, and uvloop starts processes in C.
+"""
+
+import os
+from types import ModuleType
+from typing import Any
+
+from ..calls import StandIn
+from ..patches import Patches
+from ..settings import DIRECTORIES
+from .environment import SCOPE, for_child
+from .wrap import wrap
+
+_ENV = 10  # the position of Popen's `env` behind `self`
+
+
+def install(module: ModuleType, patches: Patches) -> None:
+    """Have `Popen` of the module `subprocess`, or `gevent.subprocess`, and the functions of `os` pass the scope on."""
+    wrap(patches, module.Popen, "__init__", _popen)
+    if getattr(os.system, "__self__", None) is not _OS:
+        for name in _Os.names:
+            patches.replace(os, name, getattr(_OS, name))
+
+
+def install_uvloop(module: ModuleType, patches: Patches) -> None:
+    """Have the event loop of the module `uvloop` pass the scope on to children."""
+    for name in ("subprocess_exec", "subprocess_shell"):
+        wrap(patches, module.Loop, name, _subprocess)
+
+
+def _popen(original: Any, popen: Any, /, *args: Any, **options: Any) -> None:
+    if len(args) > _ENV:
+        args = (*args[:_ENV], for_child(args[_ENV]), *args[_ENV + 1 :])
+    else:
+        options["env"] = for_child(options.get("env"))
+    original(popen, *args, **options)
+
+
+def _subprocess(original: Any, loop: Any, /, *args: Any, **options: Any) -> Any:
+    options["env"] = for_child(options.get("env"))
+    return original(loop, *args, **options)
+
+
+class _Os(StandIn):
+    """Bound methods, as in calls.py: these functions are passed to process pools, which pickle them."""
+
+    name = "os"
+    names = ("system", "posix_spawn", "posix_spawnp", "execv", "execve")
+
+    def __init__(self) -> None:
+        self.originals = {name: getattr(os, name) for name in self.names}
+
+    def system(self, command: Any) -> int:
+        environ = for_child(None)
+        if environ is not None:
+            # system(3) takes no environment, so the shell that it starts sets it; on the same line, for its messages.
+            import shlex
+
+            names = [name for name in (*DIRECTORIES, SCOPE) if name in environ]
+            assignments = "".join(f"export {name}={shlex.quote(environ[name])}; " for name in names)
+            command = os.fsencode(f"{assignments}{'' if SCOPE in environ else f'unset {SCOPE}; '}") + os.fsencode(
+                command
+            )
+        status: int = self.originals["system"](command)
+        return status
+
+    def posix_spawn(self, path: Any, argv: Any, env: Any, /, **options: Any) -> int:
+        pid: int = self.originals["posix_spawn"](path, argv, for_child(env), **options)
+        return pid
+
+    def posix_spawnp(self, path: Any, argv: Any, env: Any, /, **options: Any) -> int:
+        pid: int = self.originals["posix_spawnp"](path, argv, for_child(env), **options)
+        return pid
+
+    def execv(self, path: Any, argv: Any, /) -> None:
+        environ = for_child(None)
+        if environ is None:
+            self.originals["execv"](path, argv)
+        else:
+            self.originals["execve"](path, argv, environ)
+
+    def execve(self, path: Any, argv: Any, env: Any) -> None:
+        self.originals["execve"](path, argv, for_child(env))
+
+
+_OS = _Os()
+for _name in _Os.names:
+    _method, _original = getattr(_Os, _name), getattr(os, _name)
+    _method.__doc__, _method.__module__ = _original.__doc__, _original.__module__
