@@ -72,9 +72,9 @@ class Patches:
         """Install what a process needs that switches between workflows; nothing if that is done."""
         if self._for_switching is not None:
             with self._switching:  # the first requests of a gateway may come at once
-                install, self._for_switching = self._for_switching, None
-                if install is not None:
-                    self._install(install)
+                if self._for_switching is not None:
+                    self._install(self._for_switching)
+                    self._for_switching = None
 
     def _install(self, install: "Callable[[Patches], None]") -> None:
         part = Patches(self._on_failure)
