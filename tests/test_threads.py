@@ -86,51 +86,53 @@ def test_a_thread_that_outlives_its_workflow_is_outside(root: Path):
 @pytest.mark.promise
 @pytest.mark.fresh
 def test_work_items_of_a_shared_pool(root: Path):
-    """Eight workflows submit to one pool, whose threads the first of them starts, and all are at work at once."""
+    """Eight workflows at once submit to one pool, whose threads the first of them starts."""
     import tempfile
     import threading
     from concurrent.futures import ThreadPoolExecutor
 
     from services.common.tmp_redirect import workflow
 
-    workflows = [f"wf-{number}" for number in range(8)]
     pool = ThreadPoolExecutor(8)
     barrier = threading.Barrier(8)
-    lock, made = threading.Lock(), []
+    made = []
 
     def note(asked):
-        path = tempfile.mkdtemp(prefix=f"{asked}-")
-        with lock:
-            made.append((asked, path))
-        return path
+        made.append((asked, tempfile.mkdtemp(prefix=f"{asked}-")))
 
-    def work(asked, meet=True):
-        if meet:
-            barrier.wait()
-        return note(asked)
+    def work(asked):
+        barrier.wait()
+        note(asked)
+        barrier.wait()
 
-    futures = []
-    for asked in workflows:
-        with workflow(asked):
-            futures.append(pool.submit(work, asked))
-            futures[-1].add_done_callback(lambda future, asked=asked: note(asked))
-            [future.result() for future in futures if asked == workflows[-1]]
-    # An item may have run when its scope had been left: then it is outside, never in another workflow's workspace.
-    for asked, path in made:
-        assert Path(path).parent in (root / asked / "tmp", root / ".outside" / "svc" / "tmp"), (asked, path)
-    made.clear()
-    for asked in workflows:
+    def submit(asked):
         with workflow(asked):
             called = threading.Event()
-            future = pool.submit(work, asked, meet=False)
+            future = pool.submit(work, asked)
             future.add_done_callback(lambda future: (note(asked), called.set()))
-            assert list(pool.map(note, [asked] * 3))
+            future.result()
+            list(pool.map(note, [asked] * 3))
             called.wait()
-    assert pool.submit(note, "outside").result().startswith(str(root / ".outside" / "svc" / "tmp"))
-    pool.shutdown()
-    assert len(made) == 8 * 5 + 1
-    for asked, path in made[:-1]:
+
+    for _ in range(3):
+        workflows = [threading.Thread(target=submit, args=[f"wf-{number}"]) for number in range(8)]
+        for thread in workflows:
+            thread.start()
+        for thread in workflows:
+            thread.join()
+    assert len(made) == 3 * 8 * 5
+    for asked, path in made:
         assert Path(path).parent == root / asked / "tmp", (asked, path)
+    made.clear()
+    with workflow("wf-1"):
+        entered, left = threading.Event(), threading.Event()
+        late = pool.submit(lambda: (entered.set(), left.wait(), note("late")))
+        entered.wait()
+    left.set()
+    late.result()
+    pool.submit(note, "outside").result()
+    pool.shutdown()
+    assert [Path(path).parent for _, path in made] == [root / ".outside" / "svc" / "tmp"] * 2, made
 
 
 @pytest.mark.promise
