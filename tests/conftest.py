@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,7 +76,17 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shim_env(overlay: Path, root: Path, mode: str) -> dict[str, str]:
+def socket_dir() -> Iterator[Path]:
+    """A directory for sockets, which doesn't exist; nothing may be left there."""
+    directory = Path("/dev/shm") / f"tmp-redirect-{uuid.uuid4().hex[:8]}"
+    yield directory
+    left = sorted(directory.iterdir()) if directory.is_dir() else []
+    shutil.rmtree(directory, ignore_errors=True)
+    assert not left
+
+
+@pytest.fixture
+def shim_env(overlay: Path, root: Path, socket_dir: Path, mode: str) -> dict[str, str]:
     """The environment of a process with the shim: nothing inherited but `PATH`."""
     return {
         "PATH": os.environ["PATH"],
@@ -83,6 +94,7 @@ def shim_env(overlay: Path, root: Path, mode: str) -> dict[str, str]:
         "TMP_REDIRECT": mode,
         "TMP_REDIRECT_ROOT": str(root),
         "TMP_REDIRECT_SERVICE": "svc",
+        "TMP_REDIRECT_SOCKET_DIR": str(socket_dir),
     }
 
 
