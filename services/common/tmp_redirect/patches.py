@@ -40,8 +40,9 @@ class Patches:
         old = getattr(owner, name, missing)
         if old is missing:
             raise AttributeError(f"{getattr(owner, '__name__', owner)} has no {name} to patch in this Python")
+        inherited = name not in vars(owner)
         setattr(owner, name, new)
-        self.on_undo(lambda: setattr(owner, name, old))
+        self.on_undo(lambda: delattr(owner, name) if inherited else setattr(owner, name, old))
 
     def on_undo(self, action: "Callable[[], object]") -> None:
         """Have `undo` call `action`."""

@@ -4,6 +4,7 @@ A worker touches its file every second, and is killed when it can't: network sto
 Stock puts the file into `tempfile`'s directory, which is the workspace on the shared volume now.
 """
 
+import sys
 from types import ModuleType
 
 from ..errors import WorkspaceError
@@ -15,6 +16,8 @@ def install(module: ModuleType, patches: Patches) -> None:
     """Make the socket directory the default of `worker_tmp_dir` in the module `gunicorn.config`."""
     try:
         directory = socket_directory()
-    except WorkspaceError:
-        return  # as without a default: the workspace outside any workflow
+    except WorkspaceError as error:
+        # As without a default: the workspace outside any workflow.
+        sys.stderr.write(f"tmp_redirect: gunicorn's heartbeat files go to the root's file system: {error.strerror}\n")
+        return
     patches.replace(module.WorkerTmpDir, "default", directory)
