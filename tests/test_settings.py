@@ -89,6 +89,8 @@ BAD = [
     ("TMP_REDIRECT_MIN_FREE", "5GB"),
     ("TMP_REDIRECT_MIN_FREE", "\u0665"),
     ("TMP_REDIRECT_SOCKET_DIR", "here"),
+    ("TMP_REDIRECT_SOCKET_DIR", "/var/tmp/sockets"),
+    ("TMP_REDIRECT_SOCKET_DIR", "/dev/shm/" + 64 * "x"),
     ("TMP_REDIRECT_SCOPE", "../../etc"),
 ]
 

@@ -47,7 +47,7 @@ def test_off_is_inert(python: str, shim_env: dict[str, str], value: str | None) 
 
 
 @pytest.mark.promise
-@pytest.mark.fresh
+@pytest.mark.fresh(env={"TMP_REDIRECT_SOCKET_DIR": ""})
 def test_the_start_loads_only_a_few_modules_of_ours():
     import sys
 

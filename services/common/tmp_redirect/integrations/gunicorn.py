@@ -9,13 +9,13 @@ from types import ModuleType
 
 from ..errors import WorkspaceError
 from ..patches import Patches
-from ..propagate import socket_directory
+from ..propagate import prepare_sockets
 
 
 def install(module: ModuleType, patches: Patches) -> None:
     """Make the socket directory the default of `worker_tmp_dir` in the module `gunicorn.config`."""
     try:
-        directory = socket_directory()
+        directory = prepare_sockets()
     except WorkspaceError as error:
         # As without a default: the workspace outside any workflow.
         sys.stderr.write(f"tmp_redirect: gunicorn's heartbeat files go to the root's file system: {error.strerror}\n")

@@ -1,13 +1,21 @@
-"""How the scope reaches the code that a workflow starts elsewhere: one file a way."""
+"""How the scope reaches the code that a workflow starts elsewhere: one file a way.
 
-from .environment import Environment
-from .wrap import wrap
+What other packages of ours take from here is loaded when they do: a child that imports subprocess loads little.
+"""
 
-__all__ = ["Environment", "socket_directory", "wrap"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .environment import Environment
+    from .sockets import prepare_sockets
+    from .wrap import wrap
+
+_HOMES = {"Environment": "environment", "prepare_sockets": "sockets", "wrap": "wrap"}
+
+__all__ = ["Environment", "prepare_sockets", "wrap"]
 
 
-def socket_directory() -> str:
-    """The absolute path of the short, local directory for sockets. Raises `WorkspaceError`."""
-    from .sockets import prepare
-
-    return prepare()
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(__import__(f"{__name__}.{home}", fromlist=[name]), name)

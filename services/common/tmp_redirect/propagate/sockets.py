@@ -30,7 +30,7 @@ def directory() -> str:
     """
     global _own
     if _own is None or _own[0] != os.getpid() or not os.path.isdir(_own[1]):
-        base = prepare()
+        base = prepare_sockets()
         remove_dead(base)
         try:
             path = _make(base)
@@ -41,7 +41,7 @@ def directory() -> str:
     return _own[1]
 
 
-def prepare() -> str:
+def prepare_sockets() -> str:
     """The absolute path of `TMP_REDIRECT_SOCKET_DIR`, made if need be. Raises `WorkspaceError`."""
     base = current_settings().socket_dir
     try:

@@ -5,19 +5,22 @@ All of `subprocess`, `os.popen` and asyncio's subprocesses come down to `Popen`;
 """
 
 import os
-from types import ModuleType
-from typing import Any
 
 from ..calls import StandIn
-from ..patches import Patches
 from ..settings import DIRECTORIES
-from .environment import SCOPE, for_child
 from .wrap import wrap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
+
+    from ..patches import Patches
 
 _ENV = 10  # the position of Popen's `env` behind `self`
 
 
-def install(module: ModuleType, patches: Patches) -> None:
+def install(module: "ModuleType", patches: "Patches") -> None:
     """Have `Popen` of the module `subprocess`, or `gevent.subprocess`, and the functions of `os` pass the scope on."""
     wrap(patches, module.Popen, "__init__", _popen)
     if getattr(os.system, "__self__", None) is not _OS:
@@ -25,13 +28,20 @@ def install(module: ModuleType, patches: Patches) -> None:
             patches.replace(os, name, getattr(_OS, name))
 
 
-def install_uvloop(module: ModuleType, patches: Patches) -> None:
+def install_uvloop(module: "ModuleType", patches: "Patches") -> None:
     """Have the event loop of the module `uvloop` pass the scope on to children."""
     for name in ("subprocess_exec", "subprocess_shell"):
         wrap(patches, module.Loop, name, _subprocess)
 
 
-def _popen(original: Any, popen: Any, /, *args: Any, **options: Any) -> None:
+def for_child(environ: "Any") -> "Any":
+    """See `environment.for_child`, which is loaded when the first child is started."""
+    from .environment import for_child
+
+    return for_child(environ)
+
+
+def _popen(original: "Any", popen: "Any", /, *args: "Any", **options: "Any") -> None:
     if len(args) > _ENV:
         args = (*args[:_ENV], for_child(args[_ENV]), *args[_ENV + 1 :])
     else:
@@ -39,7 +49,7 @@ def _popen(original: Any, popen: Any, /, *args: Any, **options: Any) -> None:
     original(popen, *args, **options)
 
 
-def _subprocess(original: Any, loop: Any, /, *args: Any, **options: Any) -> Any:
+def _subprocess(original: "Any", loop: "Any", /, *args: "Any", **options: "Any") -> "Any":
     options["env"] = for_child(options.get("env"))
     return original(loop, *args, **options)
 
@@ -53,11 +63,13 @@ class _Os(StandIn):
     def __init__(self) -> None:
         self.originals = {name: getattr(os, name) for name in self.names}
 
-    def system(self, command: Any) -> int:
+    def system(self, command: "Any") -> int:
         environ = for_child(None)
         if environ is not None:
             # system(3) takes no environment, so the shell that it starts sets it; on the same line, for its messages.
             import shlex
+
+            from .environment import SCOPE
 
             names = [name for name in (*DIRECTORIES, SCOPE) if name in environ]
             assignments = "".join(f"export {name}={shlex.quote(environ[name])}; " for name in names)
@@ -67,22 +79,22 @@ class _Os(StandIn):
         status: int = self.originals["system"](command)
         return status
 
-    def posix_spawn(self, path: Any, argv: Any, env: Any, /, **options: Any) -> int:
+    def posix_spawn(self, path: "Any", argv: "Any", env: "Any", /, **options: "Any") -> int:
         pid: int = self.originals["posix_spawn"](path, argv, for_child(env), **options)
         return pid
 
-    def posix_spawnp(self, path: Any, argv: Any, env: Any, /, **options: Any) -> int:
+    def posix_spawnp(self, path: "Any", argv: "Any", env: "Any", /, **options: "Any") -> int:
         pid: int = self.originals["posix_spawnp"](path, argv, for_child(env), **options)
         return pid
 
-    def execv(self, path: Any, argv: Any, /) -> None:
+    def execv(self, path: "Any", argv: "Any", /) -> None:
         environ = for_child(None)
         if environ is None:
             self.originals["execv"](path, argv)
         else:
             self.originals["execve"](path, argv, environ)
 
-    def execve(self, path: Any, argv: Any, env: Any) -> None:
+    def execve(self, path: "Any", argv: "Any", env: "Any") -> None:
         self.originals["execve"](path, argv, for_child(env))
 
 

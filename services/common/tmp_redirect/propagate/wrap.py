@@ -5,13 +5,16 @@ whose import takes 65 ms, is for what Celery holds by name in several modules.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
-from ..patches import Patches
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..patches import Patches
 
 
-def wrap(patches: Patches, owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+def wrap(patches: "Patches", owner: "Any", name: str, wrapper: "Callable[..., Any]") -> None:
     """Replace the function `owner.name` by one that calls `wrapper(original, *args, **options)`.
 
     Raises `AttributeError` where there is no such function.
@@ -19,7 +22,7 @@ def wrap(patches: Patches, owner: Any, name: str, wrapper: Callable[..., Any]) -
     original = getattr(owner, name)
 
     @functools.wraps(original)
-    def wrapped(*args: Any, **options: Any) -> Any:
+    def wrapped(*args: "Any", **options: "Any") -> "Any":
         return wrapper(original, *args, **options)
 
     patches.replace(owner, name, wrapped)
