@@ -43,6 +43,10 @@ _SWITCHING_PARTS = {
     "multiprocessing.pool": ("propagate.executors", "install_pool"),
     "multiprocessing.process": ("propagate.multiprocess", "install_process"),
     "billiard.process": ("propagate.multiprocess", "install_process"),
+    "gevent.greenlet": ("propagate.greenlets", "install_gevent"),
+    "gevent.threadpool": ("propagate.greenlets", "install_gevent_threads"),
+    "eventlet.greenthread": ("propagate.greenlets", "install_eventlet"),
+    "eventlet.tpool": ("propagate.greenlets", "install_eventlet_threads"),
 }
 
 
