@@ -1,4 +1,4 @@
-"""Start a broker, an object storage and Celery workers as child processes, and end them without a trace.
+"""Start brokers, an object storage and Celery workers as child processes, and end them without a trace.
 
 Each process leads a session of its own and is ended together with everything it started, whatever happens in the
 block that uses it. All listen on free ports of the loopback interface only.
@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from examples import debian
 
 START_SECONDS = 30
 STOP_SECONDS = 10
@@ -101,6 +103,17 @@ class Process:
                 links.append(Path(os.readlink(descriptor).removesuffix(" (deleted)")))
         return links
 
+    def descendants(self) -> set[int]:
+        """Return the process numbers of what the program started, and of what that started, also in other sessions."""
+        parents = {}
+        for number in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # ended since
+                parents[int(number.name)] = int(_status(int(number.name))[1])
+        found = {self._popen.pid}
+        while more := {number for number, parent in parents.items() if parent in found} - found:
+            found |= more
+        return found - {self._popen.pid}
+
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """End the program and everything it started, kindly for `seconds`, then by force."""
         if self._popen.returncode is not None:
@@ -179,6 +192,57 @@ class Servers:
             yield f"redis://:{password}@127.0.0.1:{port}"
 
     @contextlib.contextmanager
+    def rabbitmq(self) -> Iterator[str]:
+        """Run a RabbitMQ server without plugins; its URL means the virtual host that is there from the start."""
+        system = debian.unpacked(debian.RABBITMQ)
+        erlang = system / "usr/lib/erlang"
+        program = next(erlang.glob("erts-*/bin/erlexec"))
+        home = self.directory / "rabbitmq"
+        libraries = home / "libraries"
+        libraries.mkdir(parents=True)
+        for library in (system / "usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/plugins/*-*"):
+            # The start reads every module that it can find.
+            if not library.name.startswith("rabbitmq_") or library.name.startswith("rabbitmq_prelaunch-"):
+                (libraries / library.name).symlink_to(library)
+        (home / "hosts").write_text('{lookup, [file]}.\n{host, {127,0,0,1}, ["localhost"]}.\n')
+        port, node, user, password = free_port(), "rabbit@localhost", secrets.token_hex(8), secrets.token_hex(16)
+        env = {
+            **self.env,
+            # What Debian's `erl` and `rabbitmq-server` would set: they have the places of an installation built in.
+            "ROOTDIR": str(erlang),
+            "BINDIR": str(program.parent),
+            "EMU": "beam",
+            "PROGNAME": "erl",
+            "ERL_LIBS": str(libraries),
+            "ERL_INETRC": str(home / "hosts"),  # else it starts a program to resolve names
+            "ERL_CRASH_DUMP_SECONDS": "0",
+            "HOME": str(home),
+            "SYS_PREFIX": str(home),
+            "RABBITMQ_PLUGINS_DIR": str(libraries),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_FEATURE_FLAGS": "",
+            "RABBITMQ_NODENAME": node,
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(port),
+            "RABBITMQ_DEFAULT_USER": user,
+            "RABBITMQ_DEFAULT_PASS": password,
+        }
+        boot = ["-noinput", "-boot", str(erlang / "bin/start_sasl"), "-s", "rabbit", "boot"]
+        # A node that others can't connect to needs no epmd, which would outlive it; its own look-up there is answered
+        # by the port that is named, which nobody listens on.
+        alone = ["-sname", node, "-dist_listen", "false", "-start_epmd", "false", "-erl_epmd_port", "1"]
+        quiet = ["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none", "-syslog", "logger", "[]"]
+        with self.process("rabbitmq", [program, *boot, *alone, *quiet], env) as process:
+            try:
+                self.wait_ready(process, lambda: _answers(port, b"AMQP\0\0\x09\x01", b"\x01\0\0"))
+                yield f"amqp://{user}:{password}@127.0.0.1:{port}"
+            finally:
+                # Its helpers lead sessions of their own and end when it does: give them a moment to be gone.
+                helpers = process.descendants()
+                process.stop()
+                _poll(lambda: not any(map(_runs, helpers)), STOP_SECONDS)
+
+    @contextlib.contextmanager
     def object_storage(self) -> Iterator[ObjectStorage]:
         """Run an S3 server that keeps its buckets below the directory and checks signatures."""
         port = free_port()
@@ -219,6 +283,19 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def _status(process: int) -> list[str]:
+    """The state, the parent's number and more, as the kernel tells them."""
+    return Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()
+
+
+def _runs(process: int) -> bool:
+    """Whether a process is there and not just waiting for somebody to take note of its end."""
+    try:
+        return _status(process)[0] != "Z"
+    except OSError:
+        return False
 
 
 def _poll(condition: Callable[[], bool], seconds: float) -> None:

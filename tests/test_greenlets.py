@@ -85,7 +85,7 @@ def test_greenlets(shim_env: dict[str, str], root: Path, library: str) -> None:
         "assert len(os.listdir(f'{root}/.outside/svc/tmp')) == 1",
     ]
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)],
+        [sys.executable, "-W", "ignore", "-c", "\n".join(lines)],  # eventlet says that it is deprecated
         env={**shim_env, "TMPDIR": str(root)},
         timeout=60,
         check=False,

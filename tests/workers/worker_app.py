@@ -14,9 +14,10 @@ from celery import Celery, Task
 
 app = Celery("tests", broker=os.environ["BROKER"], backend=os.environ["BACKEND"])
 app.conf.update(
-    task_serializer="json",
+    task_serializer=os.environ.get("TASK_SERIALIZER", "json"),
+    task_protocol=int(os.environ.get("TASK_PROTOCOL", "2")),
     result_serializer="json",
-    accept_content=["json"],
+    accept_content=["json", os.environ.get("TASK_SERIALIZER", "json")],
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     task_track_started=True,
