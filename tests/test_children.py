@@ -92,6 +92,40 @@ def test_an_environment_made_from_nothing_is_left_alone_outside(tmp_path: Path, 
 
 @pytest.mark.promise
 @pytest.mark.fresh(env=WITH_CHILDREN)
+def test_preexec_fn(root: Path, tmp_path: Path, overlay: Path, helpers: Path):
+    """It may change the environment that the child inherits, also past `os.environ`."""
+    import os
+    import subprocess
+
+    from children import seen_by
+
+    from services.common.tmp_redirect import workflow
+
+    directory = f"{root}/wf-1/tmp"
+    for env in (None, {}):
+        run = lambda command: subprocess.run(
+            ["/bin/sh", "-c", command], env=env, preexec_fn=lambda: os.putenv("FRUIT", "apple"), check=True
+        )
+        with workflow("wf-1"):
+            assert seen_by(run, f"{tmp_path}/note") == (directory, [directory] * 4 + ["wf-1"]), env
+            if env is None:
+                run('test "$FRUIT" = apple')
+    assert os.environ["TMPDIR"] == "/tmp"
+
+
+@pytest.mark.fresh(env={"PYTHONWARNDEFAULTENCODING": "1"})
+def test_a_warning_is_about_the_line_that_starts_the_child():
+    import subprocess
+    import warnings
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        subprocess.Popen(["true"], text=True).wait()
+    assert [warning.filename for warning in caught] in ([], [__file__]), caught
+
+
+@pytest.mark.promise
+@pytest.mark.fresh(env=WITH_CHILDREN)
 def test_python_children(root: Path, overlay: Path, helpers: Path):
     """A child interpreter comes up in the workflow, with the shim where `PYTHONPATH` is kept; else `TMPDIR` is left."""
     import json
@@ -167,7 +201,7 @@ def test_what_a_program_sees_of_children_is_unchanged():
         assert pickle.loads(pickle.dumps(function)) == function
         assert (function.__name__, function.__module__) == (name, "posix")
         assert inspect.signature(function).parameters or name
-    init = subprocess.Popen.__init__
+    start = subprocess.Popen._execute_child
     assert list(inspect.signature(subprocess.Popen).parameters)[:3] == ["args", "bufsize", "executable"]
 
     class Popen(subprocess.Popen):
@@ -191,9 +225,9 @@ def test_what_a_program_sees_of_children_is_unchanged():
             raise AssertionError
     uninstall()
     assert "built-in" in repr(os.system) and "built-in" in repr(os.execve)
-    assert not hasattr(subprocess.Popen.__init__, "__wrapped__")
+    assert subprocess.Popen._execute_child is start.__wrapped__
     install()
-    assert subprocess.Popen.__init__ is not init and hasattr(subprocess.Popen.__init__, "__wrapped__")
+    assert subprocess.Popen._execute_child is not start.__wrapped__
 
 
 @pytest.mark.promise

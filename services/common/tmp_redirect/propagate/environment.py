@@ -27,22 +27,42 @@ def for_child(environ: "Mapping[Any, Any] | None") -> "Mapping[Any, Any] | None"
     `None` stands for `os.environ`. The caller's mapping is never changed: it is returned as it is where it suits the
     scope, otherwise a copy of it. Outside any workflow, an environment that was made from nothing stays as it is.
     """
-    if installed() is None or (environ is not None and not hasattr(environ, "items")):
-        return environ  # uninstalled, but bound by name before; or not what subprocess takes: it says so itself
+    if environ is not None and not hasattr(environ, "items"):
+        return environ  # not what subprocess takes: it says so itself
     base = os.environ if environ is None else environ
-    scope = current()
-    from_nothing = _get(base, "TMP_REDIRECT") is None
-    if from_nothing and scope.workflow is None:
+    changes = changes_for_child(base)
+    if not changes:
         return environ
-    changed = _changes(base, scope)
-    if from_nothing:
-        ours = {name: value for name, value in os.environ.items() if name.startswith("TMP_REDIRECT")}
-        changed = {**{name: value for name, value in ours.items() if _get(base, name) is None}, **changed}
-    if not changed:
-        return environ
-    taken = {*changed, *map(os.fsencode, changed)}
+    taken = {*changes, *map(os.fsencode, changes)}
     kept = {name: value for name, value in base.items() if name not in taken}
-    return kept | {name: value for name, value in changed.items() if value is not None}
+    return kept | {name: value for name, value in changes.items() if value is not None}
+
+
+def changes_for_child(environ: "Mapping[Any, Any]") -> dict[str, str | None]:
+    """What a child of the running code is to see otherwise than in `environ`, `None` for what it is not to see."""
+    if installed() is None:
+        return {}  # uninstalled, but bound by name before
+    scope = current()
+    changes: dict[str, str | None] = {}
+    if _get(environ, "TMP_REDIRECT") is None:  # made from nothing, not from an environment of ours
+        if scope.workflow is None:
+            return {}
+        ours = {name: value for name, value in os.environ.items() if name.startswith("TMP_REDIRECT")}
+        changes |= {name: value for name, value in ours.items() if _get(environ, name) is None}
+    for name, wanted in _variables(scope).items():
+        found = _get(environ, name)
+        if found != wanted and not (name in DIRECTORIES and _is_meant(name, found, scope)):
+            changes[name] = wanted
+    return changes
+
+
+def change(changes: dict[str, str | None]) -> None:
+    """Change `os.environ`."""
+    for name, value in changes.items():
+        if value is None:
+            os.environ.pop(name, None)
+        elif os.environ.get(name) != value:
+            os.environ[name] = value
 
 
 class Environment:
@@ -65,11 +85,7 @@ class Environment:
         """Set the variables for `scope`; outside a workflow, as they were. Threads of a task change nothing."""
         if threading.get_ident() == self._thread:
             wanted = self._outside if scope.workflow is None else _variables(scope)
-            for name, value in wanted.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                elif os.environ.get(name) != value:
-                    os.environ[name] = value
+            change(wanted)
 
 
 def _variables(scope: Scope) -> dict[str, str | None]:
@@ -85,15 +101,6 @@ def _directory(scope: Scope) -> str:
         except WorkspaceError:
             return current_settings().workspace_of(scope.workflow)
     return scope.workspace
-
-
-def _changes(environ: "Mapping[Any, Any]", scope: Scope) -> dict[str, str | None]:
-    """The variables that are not in `environ` as they ought to be, `None` for one that ought not to be there."""
-    return {
-        name: value
-        for name, value in _variables(scope).items()
-        if (found := _get(environ, name)) != value and not (name in DIRECTORIES and _is_meant(name, found, scope))
-    }
 
 
 def _is_meant(name: str, value: str | None, scope: Scope) -> bool:

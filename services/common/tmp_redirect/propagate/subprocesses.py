@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 
     from ..patches import Patches
 
-_ENV = 10  # the position of Popen's `env` behind `self`
-
 
 def install(module: "ModuleType", patches: "Patches") -> None:
     """Have `Popen` of the module `subprocess`, or `gevent.subprocess`, and the functions of `os` pass the scope on."""
-    wrap(patches, module.Popen, "__init__", _popen)
+    # Not __init__: it warns of its caller, two frames above.
+    wrap(patches, module.Popen, "_execute_child", _execute_child)
     if getattr(os.system, "__self__", None) is not _OS:
         for name in _Os.names:
             patches.replace(os, name, getattr(_OS, name))
@@ -34,23 +33,46 @@ def install_uvloop(module: "ModuleType", patches: "Patches") -> None:
         wrap(patches, module.Loop, name, _subprocess)
 
 
-def for_child(environ: "Any") -> "Any":
-    """See `environment.for_child`, which is loaded when the first child is started."""
-    from .environment import for_child
+def _for_child(environ: "Any") -> "Any":
+    from .environment import for_child  # not before the first child is started: many import subprocess and start none
 
     return for_child(environ)
 
 
-def _popen(original: "Any", popen: "Any", /, *args: "Any", **options: "Any") -> None:
-    if len(args) > _ENV:
-        args = (*args[:_ENV], for_child(args[_ENV]), *args[_ENV + 1 :])
+def _execute_child(
+    original: "Any",
+    popen: "Any",
+    args: "Any",
+    executable: "Any",
+    preexec_fn: "Any",
+    close_fds: "Any",
+    pass_fds: "Any",
+    cwd: "Any",
+    env: "Any",
+    *rest: "Any",
+) -> None:
+    if env is None and preexec_fn is not None:
+        preexec_fn = _changing_environment(preexec_fn)
     else:
-        options["env"] = for_child(options.get("env"))
-    original(popen, *args, **options)
+        env = _for_child(env)
+    original(popen, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *rest)
+
+
+def _changing_environment(preexec_fn: "Any") -> "Any":
+    """`preexec_fn` may change `os.environ` in the child, which then inherits it: so that is where we do it, too."""
+    from .environment import change, changes_for_child
+
+    changes = changes_for_child(os.environ)
+
+    def prepare() -> None:
+        change(changes)
+        preexec_fn()
+
+    return prepare if changes else preexec_fn
 
 
 def _subprocess(original: "Any", loop: "Any", /, *args: "Any", **options: "Any") -> "Any":
-    options["env"] = for_child(options.get("env"))
+    options["env"] = _for_child(options.get("env"))
     return original(loop, *args, **options)
 
 
@@ -64,7 +86,7 @@ class _Os(StandIn):
         self.originals = {name: getattr(os, name) for name in self.names}
 
     def system(self, command: "Any") -> int:
-        environ = for_child(None)
+        environ = _for_child(None)
         if environ is not None:
             # system(3) takes no environment, so the shell that it starts sets it; on the same line, for its messages.
             import shlex
@@ -80,22 +102,22 @@ class _Os(StandIn):
         return status
 
     def posix_spawn(self, path: "Any", argv: "Any", env: "Any", /, **options: "Any") -> int:
-        pid: int = self.originals["posix_spawn"](path, argv, for_child(env), **options)
+        pid: int = self.originals["posix_spawn"](path, argv, _for_child(env), **options)
         return pid
 
     def posix_spawnp(self, path: "Any", argv: "Any", env: "Any", /, **options: "Any") -> int:
-        pid: int = self.originals["posix_spawnp"](path, argv, for_child(env), **options)
+        pid: int = self.originals["posix_spawnp"](path, argv, _for_child(env), **options)
         return pid
 
     def execv(self, path: "Any", argv: "Any", /) -> None:
-        environ = for_child(None)
+        environ = _for_child(None)
         if environ is None:
             self.originals["execv"](path, argv)
         else:
             self.originals["execve"](path, argv, environ)
 
     def execve(self, path: "Any", argv: "Any", env: "Any") -> None:
-        self.originals["execve"](path, argv, for_child(env))
+        self.originals["execve"](path, argv, _for_child(env))
 
 
 _OS = _Os()
