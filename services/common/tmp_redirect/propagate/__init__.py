@@ -7,9 +7,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .environment import Environment
     from .sockets import prepare_sockets
-    from .wrap import wrap
+    from .wrapping import wrap
 
-_HOMES = {"Environment": "environment", "prepare_sockets": "sockets", "wrap": "wrap"}
+_HOMES = {"Environment": "environment", "prepare_sockets": "sockets", "wrap": "wrapping"}
 
 __all__ = ["Environment", "prepare_sockets", "wrap"]
 

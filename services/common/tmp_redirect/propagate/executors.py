@@ -13,7 +13,7 @@ from typing import Any
 from ..patches import Patches, installed
 from ..scope import Scope, call_in, current, current_workflow, enter, leave
 from .environment import Environment
-from .wrap import wrap
+from .wrapping import wrap
 
 _IN_INTERPRETERS = "InterpreterPoolExecutor"  # of Python 3.14: a ThreadPoolExecutor that pickles its work items
 

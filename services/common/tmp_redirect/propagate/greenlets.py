@@ -10,7 +10,7 @@ from typing import Any
 
 from ..patches import Patches
 from ..scope import adopt, call_in, current
-from .wrap import wrap
+from .wrapping import wrap
 
 
 def install_gevent(module: ModuleType, patches: Patches) -> None:

@@ -10,7 +10,7 @@ from ..patches import installed
 from ..scope import configure, current, current_workflow
 from ..settings import is_below
 from .environment import Environment
-from .wrap import wrap
+from .wrapping import wrap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import os
 
 from ..calls import StandIn
 from ..settings import DIRECTORIES
-from .wrap import wrap
+from .wrapping import wrap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

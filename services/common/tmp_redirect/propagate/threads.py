@@ -9,7 +9,7 @@ from typing import Any
 
 from ..patches import Patches
 from ..scope import adopt, current, is_set_in
-from .wrap import wrap
+from .wrapping import wrap
 
 
 def install(module: ModuleType, patches: Patches) -> None:
