@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.celery_workers import broker, call, client, servers, start, worker_env  # noqa: F401 - fixtures
+from tests.tracing import strace  # noqa: F401 - a fixture
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = Path("services/common/tmp_redirect")

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ import pytest
 from examples.servers import Process, Servers, free_port
 from examples.watcher import Watcher
 from tests.conftest import REPOSITORY, SYSTEM_TEMP
+from tests.tracing import created, in_system_temp
 
 # The target's class takes uvloop where it is installed; of uvicorn's own, only the other one has asyncio's loop.
 WORKERS = {"uvloop": "uvicorn.workers.UvicornWorker", "asyncio": "uvicorn.workers.UvicornH11Worker"}
@@ -422,34 +422,6 @@ def test_heartbeats_in_system_temp_are_refused(serve: Serve, place: Place) -> No
     assert named(watcher, "wgunicorn-") == set()
 
 
-CALLS = "openat,mkdirat,mknodat,renameat,renameat2,linkat,symlinkat"
-OLDER_CALLS = "?open,?creat,?mkdir,?mknod,?rename,?link,?symlink,?openat2"  # not every architecture has them
-# The last path is the one that is made. With -y, strace shows what directory a relative path counts from.
-MADE = re.compile(r'\w+\((?:.*, )?(?:(?:AT_FDCWD|\d+)<(?P<at>[^>]*)>, )?"(?P<path>[^"]*)"(?P<flags>[^"]*)$')
-
-
-@pytest.fixture
-def strace(tmp_path: Path) -> tuple[str, ...]:
-    """A command that runs another under its own process number, and notes what that and its children create."""
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed here")
-    if subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("strace is not allowed here")
-    options = ("-D", "-f", "-qq", "-y", "-s", "4096", "--seccomp-bpf", "-e", "signal=none")
-    return ("strace", *options, "-e", f"trace={CALLS},{OLDER_CALLS}", "-o", str(tmp_path / "trace"))
-
-
-def created(trace: Path, working_directory: Path) -> list[tuple[str, bool]]:
-    """The paths that system calls were to create, and whether without a name: then it's the directory's."""
-    found = []
-    for line in trace.read_text(encoding="utf-8").splitlines():
-        call = MADE.search(line)
-        if call and ("open" not in line.partition("(")[0] or re.search("O_CREAT|O_TMPFILE", call["flags"])):
-            path = os.path.normpath(working_directory / (call["at"] or "") / call["path"])
-            found.append((path, "O_TMPFILE" in call["flags"]))
-    return found
-
-
 @pytest.mark.promise
 def test_what_strace_sees(serve: Serve, place: Place, tmp_path: Path, strace: tuple[str, ...]) -> None:
     """From the first instruction of the arbiter to the end of the last worker, files without a name included."""
@@ -460,8 +432,7 @@ def test_what_strace_sees(serve: Serve, place: Place, tmp_path: Path, strace: tu
         running.upload("/upload/workflow", workflow="wf-1")
         running.get("/outside/sync", prefix="outside-")
     made = created(tmp_path / "trace", place.logs)
-    in_system_temp = [path for path, _ in made if path.startswith(tuple(f"{top}/" for top in SYSTEM_TEMP))]
-    assert not [path for path in in_system_temp if "/pytest-of-" not in path]
+    assert not in_system_temp(made)
     unnamed = [Path(path) for path, without_a_name in made if without_a_name]
     assert set(unnamed) == {place.outside, place.workspace("wf-1")}
     assert unnamed.count(place.outside) == 4
