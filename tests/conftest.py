@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import uuid
 from collections.abc import Iterator
+from concurrent import futures
+from multiprocessing import connection, pool, process, spawn
 from pathlib import Path
 
 import pytest
@@ -175,7 +180,7 @@ def _body(item: pytest.Function) -> str:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No file in system temp, no child process, thread, environment variable or import hook outlives a test."""
+    """No file in system temp, process, thread, variable, import hook, patch, scope or socket outlives a test."""
     before = _surroundings()
     yield
     after = _surroundings()
@@ -197,7 +202,25 @@ def _surroundings() -> dict[str, object]:
         "environment": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
         "import hooks": list(sys.meta_path),
         "working directory": os.getcwd(),
+        "temp directory": tempfile.gettempdir(),
+        "patches": [getattr(owner, name) for owner, name in PATCHED],
+        "scope": _scope(),
+        "socket directory": Path("/dev/shm/tmp-redirect").exists(),
     }
+
+
+PATCHED = (
+    *((builtins, "open"), (io, "open"), (tempfile, "gettempdir"), (tempfile, "_get_default_tempdir")),
+    *((os, name) for name in ("open", "mkdir", "rename", "link", "system", "posix_spawn", "execv", "execve")),
+    *((subprocess.Popen, "_execute_child"), (threading.Thread, "start"), (threading.Thread, "_bootstrap_inner")),
+    *((futures.Future, "add_done_callback"), (futures.ThreadPoolExecutor, "submit"), (pool.Pool, "apply_async")),
+    *((spawn, "prepare"), (process.BaseProcess, "_bootstrap"), (connection, "arbitrary_address")),
+)
+
+
+def _scope() -> str | None:
+    scope = sys.modules.get("services.common.tmp_redirect.scope")
+    return None if scope is None else scope.current_workflow()
 
 
 def _children() -> set[str]:
