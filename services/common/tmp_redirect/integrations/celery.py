@@ -52,13 +52,13 @@ def install(trace: ModuleType, patches: Patches) -> None:
     for name in ("celery.app.trace", "celery.worker.consumer.consumer"):  # the second has it by name, if it is loaded
         if name in sys.modules:
             patches.replace(sys.modules[name], "build_tracer", wrapper)
-    for signal, receiver in (
-        (signals.celeryd_init, _check_root),
-        (signals.worker_process_init, _follow_scope),
-        (signals.before_task_publish, _publish_scope),
-    ):
-        signal.connect(receiver, weak=False)
-        patches.on_undo(partial(signal.disconnect, receiver))
+    _connect(signals.celeryd_init, _check_root, patches)
+    _connect(signals.worker_process_init, _follow_scope, patches)
+
+
+def install_publisher(module: ModuleType, patches: Patches) -> None:
+    """Have messages carry the scope: the module `celery.app.amqp`, which a program that only publishes imports too."""
+    _connect(signals.before_task_publish, _publish_scope, patches)
 
 
 def install_task(module: ModuleType, patches: Patches) -> None:
@@ -70,6 +70,11 @@ def install_request(module: ModuleType, patches: Patches) -> None:
     """Have the main process of a worker do what it does for a task in its scope: the module `celery.worker.request`."""
     for name in ("on_timeout", "on_failure"):
         wrap(patches, module.Request, name, _settle)
+
+
+def _connect(signal: Any, receiver: Callable[..., None], patches: Patches) -> None:
+    signal.connect(receiver, weak=False)
+    patches.on_undo(partial(signal.disconnect, receiver))
 
 
 def _check_root(**_: Any) -> None:
