@@ -49,9 +49,10 @@ def install(trace: ModuleType, patches: Patches) -> None:
     if shim is not None:
         shim.install_for_switching()
     wrapper = wrapt.FunctionWrapper(trace.build_tracer, _build_tracer)
-    for name in ("celery.app.trace", "celery.worker.consumer.consumer"):  # the second has it by name, if it is loaded
-        if name in sys.modules:
-            patches.replace(sys.modules[name], "build_tracer", wrapper)
+    patches.replace(trace, "build_tracer", wrapper)
+    consumer = sys.modules.get("celery.worker.consumer.consumer")
+    if hasattr(consumer, "build_tracer"):  # bound by name before; it isn't yet where it is importing this
+        patches.replace(consumer, "build_tracer", wrapper)
     _connect(signals.celeryd_init, _check_root, patches)
     _connect(signals.worker_process_init, _follow_scope, patches)
 
