@@ -177,7 +177,9 @@ def workflow_of(task_id: str, args: Sequence[Any], options: Mapping[str, Any], r
     """
     for source in current_settings().workflow_from:
         if source[0] == "header":
-            found = request.get(HEADER) or (current_workflow() if request.get("is_eager") else None)
+            # Of a message that another program wrote in the older protocol, Celery keeps the headers as they are.
+            found = request.get(HEADER) or (request.get("headers") or {}).get(HEADER)
+            found = found or (current_workflow() if request.get("is_eager") else None)
         elif source[0] == "root_id":
             found = request.get("root_id") or task_id
         else:
