@@ -103,6 +103,15 @@ def leave(scope: Scope) -> None:
             pass
 
 
+def return_to(scope: Scope) -> None:
+    """Leave the scope that was entered in this context since `scope` was the current one, if there is any."""
+    entered = _scope.get()
+    if entered is not scope:
+        entered.left = entered is not _process
+        entered.workspace = None
+        _scope.set(scope)
+
+
 def adopt(scope: Scope) -> None:
     """Let the running thread, which is at its beginning, belong to `scope`."""
     _scope.set(scope)

@@ -30,6 +30,7 @@ _PARTS = {
     "uvloop": ("propagate.subprocesses", "install_uvloop"),
     "gunicorn.config": ("integrations.gunicorn", "install"),
     "celery.app.trace": ("integrations.celery", "install"),
+    "celery.canvas": ("integrations.celery", "install_canvas"),
     "celery.app.amqp": ("integrations.celery", "install_publisher"),
     "celery.app.task": ("integrations.celery", "install_task"),
     "celery.worker.request": ("integrations.celery", "install_request"),

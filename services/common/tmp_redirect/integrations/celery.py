@@ -12,11 +12,12 @@ was killed (its error callbacks) belongs to that task's workflow.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -31,7 +32,7 @@ except ImportError:
 from ..errors import InvalidWorkflowId, WorkspaceError
 from ..patches import Patches, installed
 from ..propagate import Environment, wrap
-from ..scope import Scope, current, current_workflow, enter, leave
+from ..scope import current, current_workflow, enter, return_to
 from ..settings import current as current_settings
 from ..workspace import check_root, prepare_outside
 
@@ -67,9 +68,15 @@ def install_task(module: ModuleType, patches: Patches) -> None:
     wrap(patches, module.Task, "__call__", _call)
 
 
+def install_canvas(module: ModuleType, patches: Patches) -> None:
+    """Have a chain or a chord of the module `celery.canvas` that is applied eagerly pass the scope on."""
+    for kind in (module._chain, module._chord):
+        wrap(patches, kind, "apply", _apply)
+
+
 def install_request(module: ModuleType, patches: Patches) -> None:
     """Have the main process of a worker do what it does for a task in its scope: the module `celery.worker.request`."""
-    for name in ("on_timeout", "on_failure"):
+    for name in ("on_timeout", "on_failure", "_announce_revoked"):
         wrap(patches, module.Request, name, _settle)
 
 
@@ -108,17 +115,21 @@ def _build_tracer(wrapped: Callable[..., Tracer], _: Any, args: tuple[Any, ...],
     trace = wrapped(*args, **options)
 
     def trace_task(task_id: str, task_args: Sequence[Any], task_options: Mapping[str, Any], request: Any = None) -> Any:
+        scope = _Returning()
         try:
-            workflow = workflow_of(task_id, task_args, task_options, request or {})
-            inherits = workflow is None and request and request.get("is_eager")
-            scope = current() if inherits else enter(workflow)
-        except (InvalidWorkflowId, WorkspaceError) as error:
-            refuse = wrapped(*_with_task_that_raises(error, *args), **options)
-            return refuse(task_id, task_args, task_options, request)
-        if inherits:
-            return trace(task_id, task_args, task_options, request)
-        with _left_at_the_end(scope):
-            return trace(task_id, task_args, task_options, request)
+            try:
+                try:
+                    workflow = workflow_of(task_id, task_args, task_options, request or {})
+                    if workflow is not None or not (request and request.get("is_eager")):  # which inherits the scope
+                        scope.enter(workflow)
+                except (InvalidWorkflowId, WorkspaceError) as error:
+                    refuse = wrapped(*_with_task_that_raises(error, *args), **options)
+                    return refuse(task_id, task_args, task_options, request)
+                return trace(task_id, task_args, task_options, request)
+            finally:
+                scope.end()
+        finally:
+            scope.end()  # again: the exception of a soft time limit may have come in the middle of the first
 
     return trace_task
 
@@ -127,28 +138,65 @@ def _call(original: Callable[..., Any], task: Any, /, *args: Any, **options: Any
     workflow = _named_in(args, options)
     if workflow is None or workflow == current_workflow():
         return original(task, *args, **options)
-    with _left_at_the_end(enter(workflow)):
+    scope = _Returning()
+    try:
+        scope.enter(workflow)
         return original(task, *args, **options)
+    finally:
+        scope.end()
 
 
 def _settle(original: Callable[..., Any], request: Any, /, *args: Any, **options: Any) -> Any:
     """What a worker's main process does for a task that can't do it itself."""
+    scope = _Returning()
     try:
-        scope = enter(workflow_of(request.id, request.args, request.kwargs, request.request_dict))
-    except (InvalidWorkflowId, WorkspaceError):
+        with contextlib.suppress(InvalidWorkflowId, WorkspaceError):
+            scope.enter(workflow_of(request.id, request.args, request.kwargs, request.request_dict))
         return original(request, *args, **options)
-    with _left_at_the_end(scope):
-        return original(request, *args, **options)
-
-
-@contextmanager
-def _left_at_the_end(scope: Scope) -> Iterator[None]:
-    try:
-        _set_environment()
-        yield
     finally:
-        leave(scope)
+        scope.end()
+
+
+class _EagerCanvas:
+    """A canvas that is applied here and now, without a message that would carry the scope from task to task."""
+
+    workflow: str | None = None
+
+
+_eager_canvas: ContextVar[_EagerCanvas | None] = ContextVar("tmp_redirect_eager_canvas", default=None)
+
+
+def _apply(original: Callable[..., Any], canvas: Any, /, *args: Any, **options: Any) -> Any:
+    token = _eager_canvas.set(_EagerCanvas())
+    try:
+        return original(canvas, *args, **options)
+    finally:
+        _eager_canvas.reset(token)
+
+
+class _Returning:
+    """The scope and the environment, which come back to what they were.
+
+    A soft time limit raises its exception between any two instructions, so that a scope may have been entered by a
+    call that never returned: the one to come back to is noted before, and there is no doubt about what to undo.
+    """
+
+    def __init__(self) -> None:
+        self._before = current()
+        self._ended = False
+
+    def enter(self, workflow: str | None) -> None:
+        enter(workflow)
         _set_environment()
+        canvas = _eager_canvas.get()
+        if canvas is not None and workflow is not None:
+            canvas.workflow = workflow
+
+    def end(self) -> None:
+        if not self._ended:
+            return_to(self._before)
+            _set_environment()
+            self._ended = True
 
 
 def _set_environment() -> None:
@@ -179,7 +227,9 @@ def workflow_of(task_id: str, args: Sequence[Any], options: Mapping[str, Any], r
         if source[0] == "header":
             # Of a message that another program wrote in the older protocol, Celery keeps the headers as they are.
             found = request.get(HEADER) or (request.get("headers") or {}).get(HEADER)
-            found = found or (current_workflow() if request.get("is_eager") else None)
+            if not found and request.get("is_eager"):
+                canvas = _eager_canvas.get()
+                found = current_workflow() or (canvas and canvas.workflow)
         elif source[0] == "root_id":
             found = request.get("root_id") or task_id
         else:
