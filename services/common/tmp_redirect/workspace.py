@@ -72,9 +72,8 @@ def _prepare(settings: "Settings", path: str, owner: str, steps: tuple[tuple[str
     try:
         for name, mode in steps:
             at = f"{at}/{name}"
-            below = _step(descriptor, name, mode)
-            os.close(descriptor)
-            descriptor = below
+            above, descriptor = descriptor, _step(descriptor, name, mode)
+            os.close(above)
         _check_usable(descriptor, settings.min_free)
     except OSError as error:
         raise WorkspaceError(error.errno, f"{owner} can't have {path}: {_cause(error, at)}", path) from None

@@ -56,6 +56,7 @@ def install(trace: ModuleType, patches: Patches) -> None:
         patches.replace(consumer, "build_tracer", wrapper)
     _connect(signals.celeryd_init, _check_root, patches)
     _connect(signals.worker_process_init, _follow_scope, patches)
+    patches.on_undo(_forget_environment)
 
 
 def install_publisher(module: ModuleType, patches: Patches) -> None:
@@ -103,6 +104,11 @@ def _follow_scope(**_: Any) -> None:
     global _environment
     if threading.current_thread() is threading.main_thread():  # else the worker is embedded in a larger program
         _environment = Environment()
+
+
+def _forget_environment() -> None:
+    global _environment
+    _environment = None
 
 
 def _publish_scope(headers: dict[str, Any] | None = None, **_: Any) -> None:
