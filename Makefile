@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := services sitecustomize.py examples tests benchmarks
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test soak lint bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -14,6 +14,11 @@ test: lint
 	# First with the shim off: each of its promises must then fail.
 	tests/private-tmp $(BIN)/python -m pytest --shim-off --quiet -r f
 	tests/private-tmp $(BIN)/python -m pytest
+
+# Random trees until 10,000 files were seen; SOAK=<the seed it printed> repeats a run.
+SOAK ?= new
+soak: $(VENV)/test.stamp
+	SOAK=$(SOAK) tests/private-tmp $(BIN)/python -m pytest -s tests/test_trees.py
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check $(SOURCES)
