@@ -26,6 +26,7 @@ _PARTS = {
     "billiard.spawn": ("propagate.multiprocess", "install_spawn"),
     "billiard.util": ("propagate.multiprocess", "install_files"),
     "billiard.connection": ("propagate.multiprocess", "install_sockets"),
+    "gevent.os": ("propagate.subprocesses", "install_gevent"),
     "gevent.subprocess": ("propagate.subprocesses", "install"),
     "uvloop": ("propagate.subprocesses", "install_uvloop"),
     "gunicorn.config": ("integrations.gunicorn", "install"),

@@ -33,6 +33,12 @@ def install_uvloop(module: "ModuleType", patches: "Patches") -> None:
         wrap(patches, module.Loop, name, _subprocess)
 
 
+def install_gevent(module: "ModuleType", patches: "Patches") -> None:
+    """Have the functions of the module `gevent.os` that replace those of `os` pass the scope on."""
+    for name in ("posix_spawn", "posix_spawnp"):
+        wrap(patches, module, name, _posix_spawn)
+
+
 def _for_child(environ: "Any") -> "Any":
     from .environment import for_child  # not before the first child is started: many import subprocess and start none
 
@@ -74,6 +80,10 @@ def _changing_environment(preexec_fn: "Any") -> "Any":
 def _subprocess(original: "Any", loop: "Any", /, *args: "Any", **options: "Any") -> "Any":
     options["env"] = _for_child(options.get("env"))
     return original(loop, *args, **options)
+
+
+def _posix_spawn(original: "Any", path: "Any", argv: "Any", env: "Any", /, *args: "Any", **options: "Any") -> "Any":
+    return original(path, argv, _for_child(env), *args, **options)
 
 
 class _Os(StandIn):
