@@ -214,7 +214,7 @@ def test_what_is_applied_inside_a_task(site: Site) -> None:
         site.told(outer, "c", "apply", canvas=group(site.untold(outer, "5"), site.told(inner, "6"))),
     ]
     with site.watched() as marks:
-        for canvas in canvases:  # one by one: whether a task may wait for another is one flag for all of Celery's threads
+        for canvas in canvases:  # whether a task may wait for another is one flag for all threads of Celery
             answer(canvas.apply_async())
         around = [f"{when} {name}" for when in ("before", "after") for name in "abc"]
         marks.check(
