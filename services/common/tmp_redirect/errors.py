@@ -24,6 +24,10 @@ class InvalidWorkflowId(ValueError):
     """A workflow id that can't be one path component."""
 
 
+class KernelLayerError(RuntimeError):
+    """The guard layer kernel can't be installed; the text says in one line why, and what to do."""
+
+
 class SettingsError(ValueError):
     """An environment variable holds what it may not: the variable, its value and what is allowed."""
 

@@ -94,6 +94,10 @@ def is_active() -> bool:
 
 
 def _install_parts(settings: Settings, patches: Patches) -> None:
+    if "kernel" in settings.guard:
+        from .kernel import install as restrict
+
+        restrict(settings)
     _configure_scope(settings.scope)
     patches.on_undo(lambda: _configure_scope(None))
     if "calls" in settings.guard:
