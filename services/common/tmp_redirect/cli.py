@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .scan import command as scan
+from .scan import logs as scan_logs
+
 OK, FINDINGS, USAGE, CONFIGURATION = 0, 1, 2, 78  # 78 is EX_CONFIG of sysexits.h
 
 
@@ -71,4 +74,11 @@ COMMANDS = (
         _add_demo_arguments,
         _demo,
     ),
+    Command(
+        "scan",
+        "find what would put files into system temp, in code and configuration",
+        scan.add_arguments,
+        scan.run,
+    ),
+    Command("scan-logs", "find the system-temp paths that log files name", scan_logs.add_arguments, scan_logs.run),
 )
