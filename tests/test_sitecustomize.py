@@ -202,8 +202,8 @@ def break_scope(overlay: Path, env: dict[str, str]) -> str:
 
 
 def break_layer(overlay: Path, env: dict[str, str]) -> str:
-    env["TMP_REDIRECT_GUARD"] = "calls,kernel"
-    return "TMP_REDIRECT_GUARD='calls,kernel' is not allowed: a comma list of the guard layers: calls"
+    env["TMP_REDIRECT_GUARD"] = "calls,audit"
+    return "TMP_REDIRECT_GUARD='calls,audit' is not allowed: a comma list of the guard layers: calls, kernel"
 
 
 def break_package(overlay: Path, env: dict[str, str]) -> str:
