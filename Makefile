@@ -18,7 +18,7 @@ test: lint
 # Random trees until 10,000 files were seen; SOAK=<the seed it printed> repeats a run.
 SOAK ?= new
 soak: $(VENV)/test.stamp
-	SOAK=$(SOAK) tests/private-tmp $(BIN)/python -m pytest -s tests/test_trees.py
+	SOAK=$(SOAK) tests/private-tmp $(BIN)/python -m pytest -s --timeout 1800 tests/test_trees.py
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check $(SOURCES)

@@ -4,7 +4,8 @@ Hypothesis makes the trees, two to eight workflows at once, and reduces what fai
 workflow; one that names none works for the node that started it, and that is all the expectation there is. Where the
 files are is what the kernel's inotify reports. `tests/workers/trees.py` grows them.
 
-`make soak` goes on with other trees until it has checked 10,000 files. `make soak SEED=7` repeats the trees of seed 7.
+`make soak` goes on with other trees until it has checked 10,000 files in each place. `make soak SOAK=7` repeats those
+of the seed 7.
 """
 
 from __future__ import annotations
@@ -327,7 +328,7 @@ def check(ground: Ground, grow: Callable[[list[Node]], list[str]], checker: Chec
     )
     random_forests = settings(hypothesis.given(forests(ground))(every_file_is_where_it_belongs))
     first_seed = secrets.randbits(32) if SOAK == "new" else int(SOAK or 0)
-    print(f"SEED={first_seed}")
+    print(f"SOAK={first_seed}")
     for seed in itertools.count(first_seed):
         hypothesis.seed(seed)(random_forests)()
         if not SOAK or checker.files >= SOAK_FILES:

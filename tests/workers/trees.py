@@ -211,17 +211,18 @@ class Shared:
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self.make = make
-        self.forget()
-        os.register_at_fork(after_in_child=self.forget)  # its threads aren't there, and its lock may be held
+        self.pools: dict[int, Any] = {}  # of a process; a forked one keeps its parent's, to free it would take locks
+        self.renew_lock()
+        os.register_at_fork(after_in_child=self.renew_lock)
 
-    def forget(self) -> None:
+    def renew_lock(self) -> None:
         self.lock = threading.Lock()
-        self.pool: Any = None
 
     def __call__(self) -> Any:
         with self.lock:
-            self.pool = self.pool or self.make()
-            return self.pool
+            if os.getpid() not in self.pools:
+                self.pools[os.getpid()] = self.make()
+            return self.pools[os.getpid()]
 
 
 shared_executor = Shared(lambda: ThreadPoolExecutor(4))
