@@ -333,3 +333,47 @@ def test_entering_scopes_at_once_installs_once():
     for thread in threads:
         thread.join()
     assert not errors
+
+
+@pytest.mark.fresh
+def test_a_scope_is_entered_while_another_thread_imports_what_is_to_be_patched(root: Path):
+    import sys
+    import threading
+
+    from services.common.tmp_redirect import patches
+
+    sys.path.insert(0, str(root))
+    (root / "slow.py").write_text(
+        "import threading\nbegun, end = threading.Event(), threading.Event()\n"
+        "sys = __import__('sys'); sys.slow = begun, end\n"
+        "def install(): begun.set(); end.wait()\ninstall()\ndef function(): pass\n"
+    )
+    importer = threading.Thread(target=lambda: __import__("slow"))
+    importer.start()
+    while not hasattr(sys, "slow"):
+        pass
+    begun, end = sys.slow
+    begun.wait()
+    assert not hasattr(sys.modules["slow"], "function")
+    main = threading.get_ident()
+
+    def go_on_when_it_is_waited_for():
+        while True:
+            frame, names = sys._current_frames()[main], []
+            while frame:
+                names.append(frame.f_code.co_name)
+                frame = frame.f_back
+            if "when_imported" in names:
+                return end.set()
+
+    waiting = threading.Thread(target=go_on_when_it_is_waited_for)
+    waiting.start()
+    part = patches.Patches()
+    try:
+        part.when_imported("slow", lambda module, part: part.replace(module, "function", print))
+    finally:
+        end.set()
+        importer.join()
+        waiting.join()
+    assert sys.modules["slow"].function is print
+    part.undo()

@@ -63,6 +63,8 @@ class Patches:
             self.on_undo(lambda: sys.meta_path.remove(finder))
         self._finder.hooks[name] = hook
         if name in sys.modules:
+            if getattr(getattr(sys.modules[name], "__spec__", None), "_initializing", False):
+                __import__(name, fromlist=["__name__"])  # waits for the thread that is importing it
             hook(sys.modules[name])
 
     def when_switching(self, install: "Callable[[Patches], None]") -> None:
