@@ -358,13 +358,13 @@ def test_a_scope_is_entered_while_another_thread_imports_what_is_to_be_patched(r
     main = threading.get_ident()
 
     def go_on_when_it_is_waited_for():
-        while True:
+        while not end.is_set():
             frame, names = sys._current_frames()[main], []
             while frame:
                 names.append(frame.f_code.co_name)
                 frame = frame.f_back
             if "when_imported" in names:
-                return end.set()
+                end.set()
 
     waiting = threading.Thread(target=go_on_when_it_is_waited_for)
     waiting.start()
