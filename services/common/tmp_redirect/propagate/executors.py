@@ -53,9 +53,17 @@ def install_pool(module: ModuleType, patches: Patches) -> None:
         return original(pool, carried(pool, func), args, kwds or {}, _here(callback), _here(error_callback))
 
     def map_async(
-        original: Any, pool: Any, func: Any, iterable: Any, mapper: Any, chunksize: Any = None, *callbacks: Any
+        original: Any,
+        pool: Any,
+        func: Any,
+        iterable: Any,
+        mapper: Any,
+        chunksize: Any = None,
+        callback: Any = None,
+        error_callback: Any = None,
     ) -> Any:
-        return original(pool, carried(pool, func), iterable, mapper, chunksize, *map(_here, callbacks))
+        callbacks = _here(callback), _here(error_callback)
+        return original(pool, carried(pool, func), iterable, mapper, chunksize, *callbacks)
 
     def imap(original: Any, pool: Any, func: Any, iterable: Any, chunksize: int = 1) -> Any:
         return original(pool, carried(pool, func), _items_in(current(), iterable), chunksize)
