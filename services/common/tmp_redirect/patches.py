@@ -1,8 +1,8 @@
 """What an installation changes: attributes that are replaced, at once or when their module is imported, and put back.
 
 Nothing is imported that the program doesn't use. A finder at the head of `sys.meta_path` (PEP 451) passes the few
-names it knows to the other finders, and lends the spec a loader that runs a hook after the module's code. That loader
-puts the module's own loader back first, so the module looks as it always did. A reload goes the same way.
+names it knows to the other finders, and lends the spec a loader that runs a hook before or after the module's code.
+That loader puts the module's own loader back first, so the module looks as it always did. A reload goes the same way.
 """
 
 import sys
@@ -48,6 +48,19 @@ class Patches:
         """Have `undo` call `action`."""
         self._undo.append(action)
 
+    def before_import(self, name: str, install: "Callable[[str, Patches], None]") -> None:
+        """Call `install(name, patches)` before the module `name` is imported or reloaded; now too if it is already.
+
+        If it raises, what it changed is undone.
+        """
+
+        def hook() -> None:
+            self._install(lambda part: install(name, part))
+
+        self._watch().before[name] = hook
+        if sys.modules.get(name) is not None:  # None keeps a module from being imported
+            hook()
+
     def when_imported(self, name: str, install: "Install") -> None:
         """Call `install(module, patches)` when the module `name` is imported or reloaded; now too if it is already.
 
@@ -57,11 +70,7 @@ class Patches:
         def hook(module: "ModuleType") -> None:
             self._install(lambda part: install(module, part))
 
-        if self._finder is None:
-            finder = self._finder = _Finder()
-            sys.meta_path.insert(0, finder)
-            self.on_undo(lambda: sys.meta_path.remove(finder))
-        self._finder.hooks[name] = hook
+        self._watch().after[name] = hook
         if name in sys.modules:
             if getattr(getattr(sys.modules[name], "__spec__", None), "_initializing", False):
                 __import__(name, fromlist=["__name__"])  # waits for the thread that is importing it
@@ -78,6 +87,13 @@ class Patches:
                 if self._for_switching is not None:
                     self._install(self._for_switching)
                     self._for_switching = None
+
+    def _watch(self) -> "_Finder":
+        if self._finder is None:
+            finder = self._finder = _Finder()
+            sys.meta_path.insert(0, finder)
+            self.on_undo(lambda: sys.meta_path.remove(finder))
+        return self._finder
 
     def _install(self, install: "Callable[[Patches], None]") -> None:
         part = Patches(self._on_failure)
@@ -99,29 +115,32 @@ class Patches:
 
 class _Finder:
     def __init__(self) -> None:
-        self.hooks: "dict[str, Hook]" = {}
+        self.before: "dict[str, Callable[[], None]]" = {}
+        self.after: "dict[str, Hook]" = {}
 
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
-        hook = self.hooks.get(name)
-        if hook is None:
+        before, after = self.before.get(name), self.after.get(name)
+        if before is None and after is None:
             return None
         for finder in sys.meta_path:
             if finder is not self and hasattr(finder, "find_spec"):
                 spec = finder.find_spec(name, path, target)
                 if spec is not None:
-                    spec.loader = _HookedLoader(spec.loader or _namespace_loader(spec), hook)  # type: ignore[assignment]
+                    loader = spec.loader or _namespace_loader(spec)
+                    spec.loader = _HookedLoader(loader, before, after)  # type: ignore[assignment]
                     return spec
         return None
 
 
 class _HookedLoader:
-    """A module's own loader, and a hook after it."""
+    """A module's own loader, and hooks before and after it."""
 
-    def __init__(self, loader: "Loader", hook: "Hook") -> None:
+    def __init__(self, loader: "Loader", before: "Callable[[], None] | None", after: "Hook | None") -> None:
         self._loader = loader
-        self._hook = hook
+        self._before = before
+        self._after = after
 
     def create_module(self, spec: "ModuleSpec") -> "ModuleType | None":
         return self._loader.create_module(spec)
@@ -130,8 +149,11 @@ class _HookedLoader:
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
+        if self._before is not None:
+            self._before()
         self._loader.exec_module(module)
-        self._hook(module)
+        if self._after is not None:
+            self._after(module)
 
     def __getattr__(self, name: str) -> "Any":
         # runpy and pkgutil ask a spec's loader for get_code, get_data, is_package.

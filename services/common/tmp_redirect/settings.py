@@ -25,6 +25,7 @@ SYSTEM_TEMP = _with_what_they_resolve_to()
 SYSTEM_TEMP_PREFIXES = tuple(directory + "/" for directory in SYSTEM_TEMP)
 TMP = "tmp"  # of a workflow's directory: the workspace
 OUTSIDE = ".outside"  # a workflow id can't start with a dot
+CACHE = ".cache"
 _VARIABLES = (
     "TMP_REDIRECT", "TMP_REDIRECT_ROOT", "TMP_REDIRECT_GUARD", "TMP_REDIRECT_ALLOW", "TMP_REDIRECT_SERVICE",
     "TMP_REDIRECT_OUTSIDE", "TMP_REDIRECT_WORKFLOW_FROM", "TMP_REDIRECT_KEEP", "TMP_REDIRECT_TTL",
@@ -76,6 +77,10 @@ class Settings:
     def workspace_of(self, workflow: str | None) -> str:
         """`<root>/<workflow id>/tmp`, or outside any workflow `<root>/.outside/<service>/tmp`; it need not exist."""
         return f"{self._directory_of(workflow)}/{TMP}"
+
+    def cache_of(self, library: str) -> str:
+        """`<root>/.cache/<library>`, which all workflows and services share; it need not exist."""
+        return f"{self.root}/{CACHE}/{library}"
 
     def is_foreign(self, path: str, workflow: str | None) -> bool:
         """Whether the absolute, normalised `path` is in the root, but not in the directory of `workflow`."""

@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
+    from typing import Any
 
 PACKAGE = __name__.rpartition(".")[0]
 # What is patched when a module is imported: our module that does it, and its function.
@@ -51,6 +52,18 @@ _SWITCHING_PARTS = {
     "eventlet.greenthread": ("propagate.greenlets", "install_eventlet"),
     "eventlet.tpool": ("propagate.greenlets", "install_eventlet_threads"),
 }
+# Their caches must outlive a workflow, which our module libraries sees to before they are imported.
+_LIBRARIES = (
+    "audio_separator",
+    "fastembed",
+    "joblib",
+    "matplotlib",
+    "numba",
+    "tensorflow_hub",
+    "tiktoken",
+    "torch",
+    "triton",
+)
 
 
 def install(on_failure: "Callable[[BaseException], None] | None" = None) -> None:
@@ -104,8 +117,13 @@ def _install_parts(settings: Settings, patches: Patches) -> None:
         from .calls import install as install_calls
 
         install_calls(patches)
+    if "audit" in settings.guard:
+        __import__(f"{PACKAGE}.guard", fromlist=["install_audit"]).install_audit(patches)
     for module, (home, function) in _PARTS.items():
         patches.when_imported(module, _part(home, function))
+    pin = _part("libraries", "install")
+    for library in _LIBRARIES:
+        patches.before_import(library, pin)
     patches.when_switching(_install_for_switching)
     _bind_to_parents(patches)
 
@@ -117,10 +135,10 @@ def _install_for_switching(patches: Patches) -> None:
     __import__("subprocess")  # with which the functions of os that start children pass the scope on
 
 
-def _part(home: str, function: str) -> "Callable[[ModuleType, Patches], None]":
+def _part(home: str, function: str) -> "Callable[[Any, Patches], None]":
     """The `function` of our module `home`, which is loaded when it is called."""
 
-    def install_part(module: "ModuleType", patches: Patches) -> None:
+    def install_part(module: "Any", patches: Patches) -> None:
         package = home.rpartition(".")[0]
         if package:
             __import__(f"{PACKAGE}.{package}", fromlist=["__path__"])

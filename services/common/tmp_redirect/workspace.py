@@ -9,7 +9,7 @@ import os
 import posix  # its open and mkdir are not guarded: what is made here is verified below the root anyhow
 
 from .errors import WorkspaceError
-from .settings import OUTSIDE, TMP
+from .settings import CACHE, OUTSIDE, TMP
 from .workflow_id import check
 
 TYPE_CHECKING = False
@@ -49,6 +49,21 @@ def prepare_outside(settings: "Settings") -> str:
     return path
 
 
+def prepare_cache(settings: "Settings", library: str) -> str:
+    """The directory of a library's cache, created if need be and verified. Raises `WorkspaceError`."""
+    path = settings.cache_of(library)
+    steps = ((CACHE, _mode_of(settings.root)), (library, settings.dir_mode))
+    _prepare(settings, path, f"library {library!r}", steps)
+    return path
+
+
+def open_service_directory(settings: "Settings") -> int:
+    """A descriptor of `<root>/.outside/<service>`, created if need be and verified. Raises `WorkspaceError`."""
+    path = os.path.dirname(settings.workspace_of(None))
+    steps = ((OUTSIDE, _mode_of(settings.root)), (settings.service, settings.dir_mode))
+    return _open(settings, path, f"service {settings.service!r}", steps, min_free=0)
+
+
 def check_root(settings: "Settings") -> None:
     """Raise `WorkspaceError` unless directories can be made and written in the root."""
     try:
@@ -62,6 +77,11 @@ def check_root(settings: "Settings") -> None:
 
 
 def _prepare(settings: "Settings", path: str, owner: str, steps: tuple[tuple[str, int | None], ...]) -> None:
+    os.close(_open(settings, path, owner, steps, settings.min_free))
+
+
+def _open(settings: "Settings", path: str, owner: str, steps: tuple[tuple[str, int | None], ...], min_free: int) -> int:
+    """A descriptor of the directory `path`, to which `steps` lead from the root."""
     at = settings.root
     try:
         descriptor = posix.open(at, _ROOT)
@@ -74,11 +94,13 @@ def _prepare(settings: "Settings", path: str, owner: str, steps: tuple[tuple[str
             at = f"{at}/{name}"
             above, descriptor = descriptor, _step(descriptor, name, mode)
             os.close(above)
-        _check_usable(descriptor, settings.min_free)
-    except OSError as error:
-        raise WorkspaceError(error.errno, f"{owner} can't have {path}: {_cause(error, at)}", path) from None
-    finally:
+        _check_usable(descriptor, min_free)
+        return descriptor
+    except BaseException as error:
         os.close(descriptor)
+        if not isinstance(error, OSError):
+            raise
+        raise WorkspaceError(error.errno, f"{owner} can't have {path}: {_cause(error, at)}", path) from None
 
 
 def _step(parent: int, name: str, mode: int | None) -> int:
