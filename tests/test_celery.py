@@ -6,6 +6,7 @@ The file system is watched through inotify. Tasks name their files after the wor
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -359,3 +360,41 @@ def test_warn_logs_a_violation_and_the_task_succeeds(
     assert "worker_app.py:" in log
     assert "in write, workflow 'wf-1', pid" in log
     assert worker.output.read_text(encoding="utf-8").count("tmp_redirect") == 0
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("pool", ["prefork", "solo", "threads"])
+def test_violations_are_events_and_are_summed_up(
+    call: Callable[..., Any], client: Celery, servers: Servers, start: Start, root: Path, mode: str, pool: str
+) -> None:
+    worker = start(pool=pool, TMP_REDIRECT="warn" if mode == "enforce" else "off")
+    monitor = [sys.executable, "-m", "celery", "-b", client.conf.broker_url, "events", "--dump"]
+    with servers.process("monitor", monitor, {"PATH": os.environ["PATH"]}) as dump:
+
+        def said() -> str:
+            return dump.output.read_text(encoding="utf-8")
+
+        def say(word: str) -> bool:
+            with client.events.default_dispatcher() as dispatcher:
+                dispatcher.send(f"tests-{word}")
+            return f"tests {word}" in said()
+
+        servers.wait_ready(dump, lambda: say("begin"))
+        path = "/tmp/tmp-redirect-x"
+        for _ in range(2):  # an event is sent when its task has ended, before the next
+            try:
+                call("write", "wf-1", kwargs={"path": path})
+            finally:
+                os.path.exists(path) and os.remove(path)
+        servers.wait_ready(dump, lambda: say("end"))
+        [event] = [line for line in said().splitlines() if "tmp_redirect violation" in line]
+        assert f"path={path}, " in event
+        assert "call=open, " in event
+        assert "task=worker_app.write, " in event
+        assert "workflow=wf-1" in event
+        assert re.search(r"where=\S+/worker_app.py:\d+, ", event)
+        assert event.startswith("worker@localhost [")
+    worker.stop()
+    log = worker.log.read_text(encoding="utf-8")
+    assert log.count("tmp_redirect: violation: open of") == 1
+    assert "would have used system temp 2 times, at 1 call site" in log

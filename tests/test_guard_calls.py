@@ -187,17 +187,18 @@ def permitted(tmp_path: Path) -> Path:
 @pytest.mark.fresh(env=WARN, stderr="tmp_redirect: violation: open of '{tmp_path}/x' at {tmp_path}/body.py:")
 def test_warn_logs_one_violation_a_call_site_and_goes_on(tmp_path: Path):
     import os
-    import sys
 
-    lines: list[str] = []
-    write = sys.stderr.write
-    sys.stderr.write = lambda text: lines.append(text) or write(text)  # type: ignore[method-assign]
+    stderr, log = os.dup(2), os.pipe()
+    os.dup2(log[1], 2)
     for number in range(3):
         open(tmp_path / f"x{number or ''}", "w").close()
     os.mkdir(tmp_path / "d")
     from services.common.tmp_redirect import report
 
-    assert len(lines) == 2, lines
+    logged = os.read(log[0], 9999)
+    os.dup2(stderr, 2)
+    os.write(2, logged)
+    assert len(logged.splitlines()) == 2, logged
     assert [(v.call, v.count) for v in report().violations] == [("open", 3), ("os.mkdir", 1)]
     assert report().total == 4
     file, line = report().violations[0].where.split(":")
@@ -211,15 +212,13 @@ def test_warn_logs_one_violation_a_call_site_and_goes_on(tmp_path: Path):
 def test_warn_lets_everything_through(tmp_path: Path):
     import os
     import sqlite3
-    import sys
     import tempfile
 
     from services.common.tmp_redirect import report
 
     os.chdir(tmp_path)
-    stock = sys.stderr.write
-    lines: list[str] = []
-    sys.stderr.write = lambda text: lines.append(text) or stock(text)  # type: ignore[method-assign]
+    log = os.pipe()
+    os.dup2(log[1], 2)
     attempts = {
         "open": lambda: open("relative", "w").close(),
         "os.open": lambda: os.close(os.open(tmp_path / "opened", os.O_CREAT | os.O_WRONLY)),
@@ -234,9 +233,10 @@ def test_warn_lets_everything_through(tmp_path: Path):
     }
     for number, (name, attempt) in enumerate(attempts.items(), 1):
         attempt()
-        assert len(lines) == report().total == number, name
-        assert f"tmp_redirect: violation: {name.strip()} of '{tmp_path}/" in lines[-1]
-        assert "workflow 'wf-1'" in lines[-1]
+        [line] = os.read(log[0], 9999).decode().splitlines()
+        assert report().total == number, name
+        assert line.startswith(f"tmp_redirect: violation: {name.strip()} of '{tmp_path}/")
+        assert "workflow 'wf-1'" in line
     assert {"opened", "made", "renamed", "link", "base.db"} <= set(os.listdir(tmp_path))
 
 

@@ -1,11 +1,11 @@
-"""Turns attempts to create something in system temp into violations: policy.py decides, violations.py keeps them.
+"""Turns attempts to create something in system temp into violations.
 
-What sees the attempts is loaded at each interpreter start, where a package is dear: that is calls.py and kernel.py,
-beside this.
+policy.py decides, violations.py keeps them, journal.py writes them down for whoever looks later. What sees the attempts
+is loaded at each interpreter start, where a package is dear: that is calls.py and kernel.py, beside this.
 """
 
-from .policy import check
-from .violations import Report, report
+from .policy import check, tolerate
+from .violations import Report, Violation, listen, report, summarise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from ..settings import Settings
     from .landlock import Availability
 
-__all__ = ["Report", "availability", "check", "install_sqlite", "report", "restrict"]
+__all__ = [
+    "Report", "Violation", "availability", "check", "install_audit", "install_sqlite", "journal_path", "listen",
+    "report", "restrict", "summarise", "tolerate",
+]  # fmt: skip
 
 
 def install_sqlite(module: "ModuleType", patches: "Patches") -> None:
@@ -23,6 +26,13 @@ def install_sqlite(module: "ModuleType", patches: "Patches") -> None:
     from .sqlite import install
 
     install(module, patches)
+
+
+def install_audit(patches: "Patches") -> None:
+    """See `audit.install`."""
+    from .audit import install
+
+    install(patches)
 
 
 def restrict(settings: "Settings") -> None:
@@ -37,3 +47,10 @@ def availability() -> "Availability":
     from .landlock import availability
 
     return availability()
+
+
+def journal_path() -> str:
+    """See `journal.path`."""
+    from .journal import path
+
+    return path()

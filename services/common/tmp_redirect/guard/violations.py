@@ -1,7 +1,9 @@
 """What was attempted in system temp: counted every time, logged once per call site, kept for the report.
 
-Written to stderr, never through `logging`: a handler of the program may write to stdout, which children's parents
-parse. A Celery worker sends its stderr to its log.
+An attempt may come from a signal handler, a finaliser, or the program's own logging, while any lock is held and the
+disk is full. So nothing here takes a lock, what is called goes straight to the system, and no failure of it is passed
+on. It is written to the descriptor of stderr, never through `logging` or `sys.stderr`: their handlers are the
+program's, may take locks, and may write to stdout, which children's parents parse.
 """
 
 import os
@@ -9,7 +11,10 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
+
+    Listener = Callable[["Violation", str, FrameType], object]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _STDLIB = os.path.dirname(os.__file__)
@@ -51,42 +56,112 @@ class Report:
         return f"<Report: {self.total} violations at {len(self.violations)} call sites>"
 
 
-_seen: dict[tuple[str, str], Violation] = {}
-_total = 0
+class _Seen:
+    """What one process has attempted; a forked child begins anew."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.sites: dict[tuple[str, str], Violation] = {}
+        self.total = 0
+        self.summed_up = 0
+        self.journal: str | None = None
+
+
+_seen = _Seen()
+_listeners: "list[Listener]" = []
 
 
 def record(call: str, path: str, workflow: str | None, verdict: str) -> Violation:
     """Count an attempt to create `path`; log it with `verdict` if its call site is new."""
-    global _total
-    _total += 1
+    seen = _of_this_process()
+    seen.total += 1
     frame = _caller(sys._getframe(1))
     where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-    violation = _seen.get((call, where))
+    violation = seen.sites.get((call, where))
+    is_new = violation is None and len(seen.sites) < MOST
     if violation is None:
         violation = Violation(call, path, where, frame.f_code.co_name, workflow)
-        if len(_seen) < MOST:
-            _seen[call, where] = violation
-            _log(violation, verdict)
+    if is_new:
+        seen.sites[call, where] = violation
+        _log(seen, violation, verdict)
     violation.count += 1
+    for listener in _listeners:
+        try:  # noqa: SIM105 - contextlib would be one more import
+            listener(violation, path, frame)
+        except Exception:  # noqa: BLE001, S110 - the program must not fail because of who listens
+            pass
     return violation
 
 
 def report() -> Report:
     """What this process has attempted in system temp since it started."""
-    return Report(list(_seen.values()), _total)
+    seen = _of_this_process()
+    return Report(list(seen.sites.values()), seen.total)
 
 
-def _log(violation: Violation, verdict: str) -> None:
+def listen(listener: "Listener") -> "Callable[[], None]":
+    """Have `listener(violation, path, frame)` called at each attempt, where it happens; returns what ends this.
+
+    `path` is the absolute path of this attempt, `frame` that of its call site. What the listener raises is ignored.
+    """
+    _listeners.append(listener)
+    return lambda: _listeners.remove(listener)
+
+
+def summarise() -> None:
+    """Write one line that says how many attempts there were; nothing where it would say the same again."""
+    seen = _of_this_process()
+    if seen.total > seen.summed_up:
+        seen.summed_up = seen.total
+        times = "once" if seen.total == 1 else f"{seen.total} times"
+        sites = "1 call site" if len(seen.sites) == 1 else f"{len(seen.sites)} call sites"
+        place = "" if seen.journal is None else f" and in {seen.journal}"
+        _say(
+            f"tmp_redirect: summary: pid {seen.pid} would have used system temp {times}, at {sites}; "
+            f"each is logged above{place}\n"
+        )
+
+
+def _of_this_process() -> _Seen:
+    global _seen
+    if _seen.pid != os.getpid():
+        _seen = _Seen()
+    return _seen
+
+
+def _log(seen: _Seen, violation: Violation, verdict: str) -> None:
     workflow = "outside any workflow" if violation.workflow is None else f"workflow {violation.workflow!r}"
-    line = (
+    _say(
         f"tmp_redirect: {verdict}: {violation.call} of {violation.path!r} "
-        f"at {violation.where} in {violation.function}, {workflow}, pid {os.getpid()}\n"
+        f"at {violation.where} in {violation.function}, {workflow}, pid {seen.pid}\n"
     )
     try:
-        sys.stderr.write(line)
-        sys.stderr.flush()
-    except Exception:  # noqa: BLE001, S110 - stderr is closed or gone; the program must not fail because of our log
+        if len(seen.sites) == 1:
+            _call_at_exit(summarise)
+        from .journal import append
+
+        seen.journal = append(violation, verdict) or seen.journal
+    except Exception:  # noqa: BLE001, S110 - the program must not fail because of our log
         pass
+
+
+def _say(line: str) -> None:
+    try:
+        # The descriptor that Python began with; a program that has closed it may have a file of its own there.
+        descriptor = sys.__stderr__.fileno()  # type: ignore[union-attr]
+        os.write(descriptor, line.encode(errors="backslashreplace"))
+    except Exception:  # noqa: BLE001, S110 - stderr is closed, gone or full; the program must not fail because of us
+        pass
+
+
+def _call_at_exit(function: "Callable[[], None]") -> None:
+    import atexit
+
+    atexit.register(function)
+    for package in ("multiprocessing", "billiard"):  # whose processes end without atexit
+        process, util = sys.modules.get(f"{package}.process"), sys.modules.get(f"{package}.util")
+        if process is not None and util is not None and getattr(process.current_process(), "_parent_pid", None):
+            util.Finalize(None, function, exitpriority=-100)
 
 
 def _caller(frame: "FrameType") -> "FrameType":

@@ -30,11 +30,14 @@ except ImportError:
     raise ImportError("wrapt is needed where Celery runs: pip install 'wrapt>=1.16,<3'") from None
 
 from ..errors import InvalidWorkflowId, WorkspaceError
+from ..guard import summarise
 from ..patches import Patches, installed
 from ..propagate import Environment, wrap
 from ..scope import current, current_workflow, enter, return_to
 from ..settings import current as current_settings
 from ..workspace import check_root, prepare_outside
+from .celery_events import install as install_events
+from .celery_events import send_pending
 
 HEADER = "tmp_redirect_workflow"  # of a message: the workflow that it was published from
 _EX_CONFIG = 78
@@ -56,6 +59,9 @@ def install(trace: ModuleType, patches: Patches) -> None:
         patches.replace(consumer, "build_tracer", wrapper)
     _connect(signals.celeryd_init, _check_root, patches)
     _connect(signals.worker_process_init, _follow_scope, patches)
+    _connect(signals.worker_ready, _send_events, patches)
+    _connect(signals.worker_process_shutdown, _summarise, patches)
+    install_events(patches)
     patches.on_undo(_forget_environment)
 
 
@@ -111,6 +117,15 @@ def _forget_environment() -> None:
     _environment = None
 
 
+def _send_events(sender: Any, **_: Any) -> None:
+    send_pending(sender.app, sender.hostname)
+
+
+def _summarise(**_: Any) -> None:
+    """A process of the prefork pool ends without atexit."""
+    summarise()
+
+
 def _publish_scope(headers: dict[str, Any] | None = None, **_: Any) -> None:
     workflow = current_workflow()
     if workflow is not None and headers is not None:
@@ -136,6 +151,8 @@ def _build_tracer(wrapped: Callable[..., Tracer], _: Any, args: tuple[Any, ...],
                 scope.end()
         finally:
             scope.end()  # again: the exception of a soft time limit may have come in the middle of the first
+            if request and not request.get("is_eager"):
+                send_pending(args[1].app, request.get("hostname"))
 
     return trace_task
 
