@@ -116,7 +116,7 @@ def test_a_parent_that_raises_is_never_executed(python: str, own_overlay: Path, 
     done = run(python, code, shim_env)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert done.stderr.startswith("tmp_redirect: refused: sqlite3.connect of '/tmp/tmp-redirect-x' at <string>:4")
-    assert len(done.stderr.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 2  # and the summary
 
 
 def fake_celery(overlay: Path) -> None:
@@ -127,7 +127,8 @@ def fake_celery(overlay: Path) -> None:
     (overlay / "celery" / "app" / "trace.py").write_text("def build_tracer(): pass\n", encoding="utf-8")
     (overlay / "celery" / "signals.py").write_text(
         "class Signal:\n    connect = disconnect = lambda *args, **options: None\n"
-        "celeryd_init = worker_process_init = before_task_publish = Signal()\n",
+        "celeryd_init = worker_process_init = worker_process_shutdown = Signal()\n"
+        "worker_ready = before_task_publish = Signal()\n",
         encoding="utf-8",
     )
 
@@ -202,8 +203,8 @@ def break_scope(overlay: Path, env: dict[str, str]) -> str:
 
 
 def break_layer(overlay: Path, env: dict[str, str]) -> str:
-    env["TMP_REDIRECT_GUARD"] = "calls,audit"
-    return "TMP_REDIRECT_GUARD='calls,audit' is not allowed: a comma list of the guard layers: calls, kernel"
+    env["TMP_REDIRECT_GUARD"] = "calls,seccomp"
+    return "TMP_REDIRECT_GUARD='calls,seccomp' is not allowed: a comma list of the guard layers: calls, audit, kernel"
 
 
 def break_package(overlay: Path, env: dict[str, str]) -> str:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from .patches import Patches
 
+UNNAMED = os.O_TMPFILE & ~os.O_DIRECTORY
+CREATING = os.O_CREAT | UNNAMED
+
 
 class StandIn:
     """Stands for the module `name`, whose functions its methods replace."""
@@ -106,8 +109,8 @@ class _IoThatWarns(_Io):
 class _Os(StandIn):
     name = "os"
     names = ("open", "mkdir", "mkfifo", "mknod", "rename", "replace", "link", "symlink")
-    unnamed = os.O_TMPFILE & ~os.O_DIRECTORY
-    creating = os.O_CREAT | unnamed
+    unnamed = UNNAMED
+    creating = CREATING
 
     def __init__(self) -> None:
         self.originals = {name: getattr(os, name) for name in self.names}

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LAYERS = ("calls", "kernel")
+LAYERS = ("calls", "audit", "kernel")
 MOST_FOR_SOCKETS = 72  # bytes: the path of a socket has 107, of which 35 are /<pid>-12345678/listener-12345678
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

@@ -17,7 +17,7 @@ class _Sqlite3(StandIn):
         self._connect = connect
 
     def connect(self, database: Any, *args: Any, **options: Any) -> Any:
-        path = _file_of(database, bool(options.get("uri", args[6] if len(args) > 6 else False)))
+        path = file_of(database, is_uri=bool(options.get("uri", args[6] if len(args) > 6 else False)))
         if path is not None:
             check("sqlite3.connect", path)
         return self._connect(database, *args, **options)
@@ -30,7 +30,7 @@ def install(module: ModuleType, patches: Patches) -> None:
         patches.replace(sys.modules[name], "connect", connect)
 
 
-def _file_of(database: Any, is_uri: bool) -> str | None:
+def file_of(database: Any, *, is_uri: bool) -> str | None:
     """The file that SQLite would create, or `None`; see https://www.sqlite.org/uri.html."""
     if not isinstance(database, (str, bytes, os.PathLike)):
         return None
