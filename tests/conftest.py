@@ -178,6 +178,18 @@ def _body(item: pytest.Function) -> str:
     return textwrap.dedent("\n".join(lines[first:])) + "\n"
 
 
+@pytest.fixture(scope="session")
+def creates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A C program; see its source."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("cc is not installed here")
+    program = tmp_path_factory.mktemp("native") / "creates"
+    source = Path(__file__).parent / "native" / "creates.c"
+    subprocess.run([compiler, "-Wall", "-Werror", "-o", program, source], check=True)
+    return program
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No file in system temp, process, thread, variable, import hook, patch, scope or socket outlives a test."""

@@ -23,6 +23,7 @@ import pytest
 from services.common.tmp_redirect.errors import KernelLayerError
 from services.common.tmp_redirect.kernel import MARK, availability
 from tests.conftest import lay_over
+from tests.seccomp import SECCOMP
 
 landlockpy = pytest.importorskip("landlockpy", reason="landlockpy is not installed here")
 if availability().reason is not None:
@@ -38,19 +39,6 @@ if sys.argv[1] == "True":
     from services.common.tmp_redirect.settings import Settings
     install(Settings({**os.environ, "TMP_REDIRECT": "enforce"}))
 os.execvp(sys.argv[2], sys.argv[2:])
-"""
-# Makes the system calls 444 to 446 fail, or the last of them only, as the seccomp profile of a container does.
-SECCOMP = """
-import ctypes, errno, os, sys
-class Filter(ctypes.Structure):
-    _fields_ = [("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint)]
-class Program(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.POINTER(Filter))]
-def forbid(first, error):
-    steps = [(0x20, 0, 0, 0), (0x35, 0, 2, first), (0x25, 1, 0, 446), (6, 0, 0, 0x50000 | error), (6, 0, 0, 0x7FFF0000)]
-    program = Program(len(steps), (Filter * len(steps))(*steps))
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.byref(program)) == 0, ctypes.get_errno()
 """
 INSTALL = """
 import os
@@ -108,18 +96,6 @@ def python(env: dict[str, str]) -> Callable[..., str]:
         return done.stdout.strip()
 
     return python
-
-
-@pytest.fixture(scope="session")
-def creates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A C program; see its source."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("cc is not installed here")
-    program = tmp_path_factory.mktemp("native") / "creates"
-    source = Path(__file__).parent / "native" / "creates.c"
-    subprocess.run([compiler, "-Wall", "-Werror", "-o", program, source], check=True)
-    return program
 
 
 @pytest.fixture(params=["/tmp", "/var/tmp"])

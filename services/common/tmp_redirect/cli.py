@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import doctor
+from . import run as run_command
 from .scan import command as scan
 from .scan import logs as scan_logs
 
@@ -74,6 +76,8 @@ COMMANDS = (
         _add_demo_arguments,
         _demo,
     ),
+    Command("run", "run any command with the shim", run_command.add_arguments, run_command.run),
+    Command("doctor", "say whether the shim can do its work here", doctor.add_arguments, doctor.run),
     Command(
         "scan",
         "find what would put files into system temp, in code and configuration",

@@ -1,0 +1,88 @@
+"""`tmp-redirect run`: any command with the shim, whatever it is: a Python program, a shell, a binary.
+
+It becomes the command (execve), so that signals, the exit status and the process number are the command's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import posix  # its execve is not patched: where this process has the shim itself, the environment is right already
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from .errors import InvalidWorkflowId, KernelLayerError, SettingsError, WorkspaceError
+from .kernel import MARK, install
+from .settings import DIRECTORIES, Settings
+from .workspace import check_root, prepare, prepare_outside
+
+_USAGE, _CONFIGURATION = 2, 78
+_CANNOT_RUN, _NOT_FOUND = 126, 127  # as shells have it
+_HOME = Path(__file__).resolve().parents[3]  # where sitecustomize.py is
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `run` needs to `parser`."""
+    parser.usage = "tmp-redirect run [--workflow ID] [--mode MODE] [--guard LAYERS] [--root DIR] -- COMMAND..."
+    parser.add_argument("--workflow", metavar="ID", help="the workflow that the command runs for (TMP_REDIRECT_SCOPE)")
+    parser.add_argument("--mode", metavar="MODE", help="enforce, warn or off (TMP_REDIRECT; without both, enforce)")
+    parser.add_argument("--guard", metavar="LAYERS", help="the layers of the guard (TMP_REDIRECT_GUARD)")
+    parser.add_argument("--root", metavar="DIR", help="the directory of the workflows (TMP_REDIRECT_ROOT)")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="and its arguments")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Become the command; an exit status where that can't be: 2, 78, or, as shells have it, 126 or 127."""
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        return _complain("no command; for example: tmp-redirect run --workflow wf-1 -- ffmpeg -version", _USAGE)
+    env = _environment(options)
+    try:
+        settings = Settings(env)
+        if settings.mode != "off":
+            env |= _for_the_command(settings, env)
+    except (SettingsError, InvalidWorkflowId, WorkspaceError, KernelLayerError) as error:
+        return _complain(getattr(error, "strerror", None) or str(error), _CONFIGURATION)
+    program = shutil.which(command[0], path=env.get("PATH", os.defpath))
+    if program is None:
+        return _complain(f"{command[0]}: command not found", _NOT_FOUND)
+    sys.stdout.flush()
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and execve would hand on
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        posix.execve(program, command, env)
+    except OSError as error:
+        return _complain(f"{program}: {error.strerror}", _CANNOT_RUN)
+
+
+def _environment(options: argparse.Namespace) -> dict[str, str]:
+    given = {
+        "TMP_REDIRECT": options.mode or os.environ.get("TMP_REDIRECT") or "enforce",
+        "TMP_REDIRECT_GUARD": options.guard,
+        "TMP_REDIRECT_ROOT": options.root,
+        "TMP_REDIRECT_SCOPE": options.workflow,
+    }
+    return {**os.environ, **{name: value for name, value in given.items() if value is not None}}
+
+
+def _for_the_command(settings: Settings, env: dict[str, str]) -> dict[str, str]:
+    """What its environment has beside the settings; the kernel layer is installed here, where the tree begins."""
+    check_root(settings)
+    changes = {}
+    if settings.scope is not None or settings.outside == "service":
+        workspace = prepare_outside(settings) if settings.scope is None else prepare(settings, settings.scope)
+        changes = dict.fromkeys(DIRECTORIES, workspace)
+    if "kernel" in settings.guard:
+        install(settings)
+        changes[MARK] = os.environ.get(MARK, "")
+    paths = env.get("PYTHONPATH", "").split(os.pathsep) if env.get("PYTHONPATH") else []
+    if str(_HOME) not in paths:
+        changes["PYTHONPATH"] = os.pathsep.join([str(_HOME), *paths])
+    return changes
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"tmp-redirect run: {message}", file=sys.stderr)
+    return status
