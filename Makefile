@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := services sitecustomize.py examples tests benchmarks
+SOURCES := services sitecustomize.py tmp_redirect_pytest.py examples tests benchmarks
 
 .PHONY: demo test soak lint bench clean
 .DELETE_ON_ERROR:

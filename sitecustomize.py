@@ -6,6 +6,8 @@ laid over, `services/common/__init__.py` connects to Redis and may end the proce
 `site` swallows whatever a sitecustomize raises and runs on unpatched with status 0. So a shim that can't start ends
 the process itself with status 78 (EX_CONFIG of sysexits.h), or says so loudly where `TMP_REDIRECT=warn`.
 Nothing is ever written to stdout, which belongs to the program.
+
+PYTEST_DONT_REWRITE: pytest wants to rewrite the modules of installed plugins, and warns where one is at work already.
 """
 
 import os

@@ -1,0 +1,1 @@
+"""What `pytest_plugin` is made of. Nothing else imports it, and pytest is imported nowhere else."""
