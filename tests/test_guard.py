@@ -1,100 +1,108 @@
-"""The guard: no call site may make a file in system temp, and each file is in the workspace of its own workflow.
+"""The guard: code that puts temp files into system temp, instead of its workflow's workspace, fails CI.
 
-The five call sites of `examples/callsites`, and their child processes, run in two workflows at the same time: with a
-real Celery worker, broker, object storage and ffmpeg, in `enforce`. What counts is what inotify reported.
-
-To guard call sites of your own:
-1. make each a task in `examples/callsites/app.py`, and a step of the chain in `examples/callsites/gateway.py`;
-   from then on nothing that they or their children create in system temp gets past this test;
-2. to have it checked as well whose workspace a file is in, log `temp file of <site> for <workflow id>: <path>`, let
-   the file's name contain `.<INSTANCE>.`, and give the number of these files in `SITES` of `examples/demo.py`.
-Run it where nobody else writes to system temp: in a container, or through `tests/private-tmp`.
+To use it, copy this file into your tests, change GUARDED, and have pytest, coverage, ruff and tmp-redirect where the
+tests run. Nobody else may write to system temp meanwhile: run it in a container.
 """
 
 from __future__ import annotations
 
-import re
+import json
+import os
 import shutil
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from examples import demo
-from examples.evidence import Pass, TempFile, judge_redirected
-from examples.servers import Servers
-from tests.conftest import lay_over
+from services.common.tmp_redirect.testing.call_sites import call_sites, unreached
 
-RunPass = Callable[..., Pass]
+GUARDED = Path(__file__).resolve().parents[1] / "examples" / "callsites"  # your code and configuration, with its tests
+
+TMP_REDIRECT = [sys.executable, "-m", "services.common.tmp_redirect"]
+PLUGIN = "services.common.tmp_redirect.pytest_plugin"
+SYSTEM_TEMP = ("/tmp", "/var/tmp")
+
+
+@dataclass
+class Run:
+    """What the tests of the guarded code did: their exit status, all they printed and logged, and what they left."""
+
+    status: int
+    output: str
+    log: Path
+    env: dict[str, str]
+    executed: dict[str, set[int]]
+    left: set[str]
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
-    """A directory to work in, and the environment that tells the platform where its broker and its storage are."""
-    directory = tmp_path_factory.mktemp("platform")
-    # A source tree may be in system temp: it shall get no `__pycache__` while that is watched.
-    servers = Servers(directory, {**demo.clean_environment(), "PYTHONDONTWRITEBYTECODE": "1"})
-    with servers.broker() as broker, servers.object_storage() as storage:
-        yield directory, {**servers.env, **demo.platform_settings(broker, storage)}
+def run(pytestconfig: pytest.Config) -> Iterator[Run]:
+    """The tests of the guarded code are run once, with the shim, the plugin, and coverage to see what they reach."""
+    # Not in system temp, as tmp_path is: logs shorten paths, and then nobody can tell one from the other.
+    directory = pytestconfig.cache.mkdir("tmp-redirect-guard")
+    shutil.rmtree(directory)
+    directory.mkdir()
+    root, log, coverage = directory / "workflows", directory / "run.log", directory / "coverage.ini"
+    root.mkdir()
+    coverage.write_text(f"[run]\nsource = {GUARDED}\ndata_file = {root}/.coverage\npatch = subprocess\n", "utf-8")
+    env = {
+        "TMP_REDIRECT": "enforce",
+        "TMP_REDIRECT_GUARD": "calls,audit",
+        **os.environ,
+        "TMP_REDIRECT_ROOT": str(root),
+        "PYTHONDONTWRITEBYTECODE": "1",  # a checkout may be in system temp
+    }
+
+    def measured(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        options = [sys.executable, "-m", "coverage", command, "--rcfile", str(coverage), *arguments]
+        with log.open("a", encoding="utf-8") as file:
+            return subprocess.run(options, env=env, stdout=file, stderr=file, check=False)
+
+    before = in_system_temp()
+    logged = ["-s", "-o", "log_cli=true", "--log-cli-level=DEBUG"]
+    done = measured("run", "-m", "pytest", "-p", PLUGIN, "-p", "no:cacheprovider", *logged, str(GUARDED))
+    left = in_system_temp() - before
+    measured("combine", "--quiet")
+    report = root / "coverage.json"
+    measured("json", "--quiet", "-o", str(report))
+    files = json.loads(report.read_text(encoding="utf-8"))["files"] if report.exists() else {}
+    executed = {os.path.abspath(file): set(lines["executed_lines"]) for file, lines in files.items()}
+    yield Run(done.returncode, log.read_text(encoding="utf-8"), log, env, executed, left)
+    shutil.rmtree(directory)
 
 
-@pytest.fixture
-def run_workflows(platform: tuple[Path, dict[str, str]], mode: str) -> RunPass:
-    """Runs the workflows from the given source tree."""
-    directory, env = platform
-
-    def run(name: str, source: Path = demo.REPOSITORY) -> Pass:
-        env_of_pass = {**env, "PYTHONPATH": str(source)}
-        return demo.run_pass(name, directory / name, env_of_pass, lambda: None, redirect=mode == "enforce")
-
-    return run
+def in_system_temp() -> set[str]:
+    """What is there now, but for what pytest itself keeps there."""
+    return {
+        f"{directory}/{name}"
+        for directory in SYSTEM_TEMP
+        for name in os.listdir(directory)
+        if not name.startswith("pytest-of-")
+    }
 
 
-def findings(run: Pass) -> list[str]:
-    """What is wrong. In system temp any file counts: a call site that was overlooked doesn't mark its files."""
-    strays = [f"{path} was created in system temp" for path in run.in_system_temp(run.created)]
-    return [*judge_redirected(run, demo.EXPECTED), *strays]
+def test_no_source_names_system_temp() -> None:
+    done = subprocess.run([*TMP_REDIRECT, "scan", str(GUARDED)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.promise
-def test_every_call_site(run_workflows: RunPass) -> None:
-    assert findings(run_workflows("guard")) == []
+def test_no_test_violates(run: Run) -> None:
+    assert run.status == 0, run.output
 
 
-def changed_source(directory: Path, old: str, new: str) -> Path:
-    """A source tree whose first call site is another."""
-    lay_over(directory)
-    shutil.copytree(
-        demo.REPOSITORY / "examples", directory / "examples", ignore=shutil.ignore_patterns("__pycache__", ".*")
-    )
-    call_site = directory / "examples" / "callsites" / "directory_upload.py"
-    text = call_site.read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    call_site.write_text(text.replace(old, new), encoding="utf-8")
-    return directory
+def test_nothing_is_left_in_system_temp(run: Run) -> None:
+    assert run.left == set()
 
 
-@pytest.mark.promise
-def test_a_call_site_that_names_system_temp_fails_its_workflow(run_workflows: RunPass, tmp_path: Path) -> None:
-    run = run_workflows("names-tmp", changed_source(tmp_path, "tempfile.gettempdir()", '"/tmp"'))
-    assert "TmpFallbackError" in findings(run)[0]
-    assert run.in_system_temp(run.created) == []
-    log = (run.root.parent / "worker.log").read_text(encoding="utf-8")
-    for workflow in demo.WORKFLOWS:
-        [refused] = run.files_of("directory_upload", workflow)
-        assert refused.path.parent == Path("/tmp")
-        assert re.search(rf"TmpFallbackError: .* refused open of '{refused.path}' in system temp", log)
-    assert re.search(rf"refused: open of '/tmp/\S+' at {tmp_path}/examples/callsites/directory_upload\.py:\d+ in", log)
+def test_every_call_site_is_reached(run: Run) -> None:
+    missed = unreached(call_sites(GUARDED), run.executed)
+    assert not missed, "no test reaches these call sites, so nothing is known of them:\n" + "\n".join(map(str, missed))
 
 
-def test_a_file_that_another_program_makes_in_system_temp_is_found(run_workflows: RunPass, tmp_path: Path) -> None:
-    work = "        _compress(directory, archive)\n"
-    shell = """        __import__("subprocess").run(["sh", "-c", "rm $(mktemp /tmp/rogue-XXXXXX)"], check=True)\n"""
-    found = findings(run_workflows("another-program", changed_source(tmp_path, work, work + shell)))
-    assert [re.sub("-.{6} ", "-* ", finding) for finding in found] == ["/tmp/rogue-* was created in system temp"] * 2
-
-
-def test_a_new_call_site_has_to_be_listed(tmp_path: Path) -> None:
-    file = TempFile("newcomer", "video-1", tmp_path / "workflows" / "video-1" / "tmp" / "x.mark.json")
-    run = Pass("pass", tmp_path, tmp_path / "workflows", "mark", outside="gateway", files=[file], created=[file.path])
-    assert "pass: newcomer of video-1 is none of the expected call sites" in findings(run)
+def test_no_log_names_system_temp(run: Run) -> None:
+    command = [*TMP_REDIRECT, "scan-logs", str(run.log)]
+    done = subprocess.run(command, env=run.env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
