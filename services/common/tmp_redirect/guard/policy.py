@@ -9,6 +9,7 @@ from ..scope import current_workflow
 from ..settings import SYSTEM_TEMP, current, is_below, is_system_temp
 from .violations import record
 
+_FOLLOWING = ("open", "os.open", "os.truncate", "sqlite3.connect")  # the others make or replace the last name itself
 _tolerant = False
 
 
@@ -25,34 +26,72 @@ def check(call: str, path: object, dir_fd: int | None = None, *, inside: bool = 
     the function that was called. A relative path counts from `dir_fd`, or from the working directory. With `inside`,
     a file without a name is created in the directory `path` (`O_TMPFILE`). With `new`, the call creates nothing, but
     fails, where `path` exists already.
+
+    Links are looked up only where the path is spelled in system temp or with `..`: another that leads there by a link
+    is not noticed, for that would take longer than to open a file.
     """
+    name = _absolute(path, dir_fd)
+    if name is not None and _is_suspect(name):
+        _judge(call, name, inside=inside, new=new)
+
+
+def check_links(
+    call: str, path: object, dir_fd: int | None = None, *, inside: bool = False, new: bool = False, checked: bool
+) -> None:
+    """As `check`, but wherever links lead. If the path was `checked`, what `check` has recorded isn't once more."""
+    name = _absolute(path, dir_fd)
+    if name is not None and not (checked and _is_suspect(name)):
+        _judge(call, name, inside=inside, new=new)
+
+
+def _absolute(path: object, dir_fd: int | None) -> str | None:
+    """An absolute path, not normalised; `None` for what is no path, and where the shim isn't at work."""
     if installed() is None:
-        return  # uninstalled: modules that bound a guarded function by name keep it
-    target = _absolute(path, dir_fd)
-    if target is None or not is_system_temp(target) or _is_allowed(target):
-        return
+        return None  # uninstalled: modules that bound a guarded function by name keep it
+    try:
+        name = os.fsdecode(path)  # type: ignore[arg-type]
+    except TypeError:
+        if not isinstance(path, (bytearray, memoryview)):
+            return None
+        name = os.fsdecode(bytes(path))  # functions of os take them before Python 3.12, and bind always
+    if not name.startswith("/"):
+        try:
+            name = f"{_working_directory() if dir_fd is None else os.readlink(f'/proc/self/fd/{dir_fd}')}/{name}"
+        except OSError:
+            return None
+    return None if "\0" in name else name  # no function takes a zero byte
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was removed, but `..` still leads out of it
+        return os.readlink("/proc/self/cwd")
+
+
+def _is_suspect(name: str) -> bool:
+    if "/.." in name:
+        return True  # after a link, `..` leads elsewhere than the spelling says
+    spelled = "/" + os.path.normpath(name).lstrip("/")
+    return is_system_temp(spelled) and not _is_allowed(spelled)
+
+
+def _judge(call: str, name: str, *, inside: bool, new: bool) -> None:
+    directory, last = os.path.split(name.rstrip("/"))
+    if inside or last in (".", ".."):
+        target = os.path.realpath(name)
+    else:
+        target = os.path.join(os.path.realpath(directory), last)
+    if call in _FOLLOWING and os.path.islink(target):
+        if os.path.exists(target):
+            return  # nothing is created: /dev/stdout, say
+        target = os.path.realpath(target)
     if inside:
         target += "/(unnamed)"
     elif target in SYSTEM_TEMP or (new and os.path.lexists(target)):
         return
-    # A link below system temp may lead out of it, and to the root.
-    real = os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
-    if not is_system_temp(real) or _is_allowed(real):
-        return
-    _violation(call, target)
-
-
-def _absolute(path: object, dir_fd: int | None) -> str | None:
-    try:
-        name = os.fsdecode(path)  # type: ignore[arg-type]
-        if not name.startswith("/"):
-            base = os.getcwd() if dir_fd is None else os.readlink(f"/proc/self/fd/{dir_fd}")
-            name = f"{base}/{name}"
-    except (TypeError, OSError):
-        return None
-    if "\0" in name:
-        return None  # no function takes it
-    return "/" + os.path.normpath(name).lstrip("/")
+    if is_system_temp(target) and not _is_allowed(target):
+        _violation(call, target)
 
 
 def _is_allowed(path: str) -> bool:

@@ -39,8 +39,8 @@ def file_of(database: Any, *, is_uri: bool) -> str | None:
         return None
     if not (is_uri and name.startswith("file:")):
         return name
-    from urllib.parse import parse_qs, unquote, urlsplit
+    from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
 
     parts = urlsplit(name)
     mode = parse_qs(parts.query).get("mode", ["rwc"])[-1]
-    return unquote(parts.path) if mode == "rwc" else None
+    return os.fsdecode(unquote_to_bytes(os.fsencode(parts.path))) if mode == "rwc" else None
