@@ -6,7 +6,8 @@ of `open` against 1.03x to 1.07x. The method has the name of what it replaces, a
 that it stands for, so `executor.submit(os.mkdir, path)` works in process pools as before. What a method needs it finds
 in its object: when the interpreter ends, modules lose their names before the last `__del__` has run.
 
-What it doesn't see: C code, `io.FileIO`, `_io.open`, `posix.mkdir`, and functions bound by name before the shim.
+What it doesn't see: C code, `io.FileIO`, `_io.open`, `posix.mkdir`, and functions bound by name before the shim; nor
+that an absolute path outside system temp leads there by a link.
 """
 
 import builtins
