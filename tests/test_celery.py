@@ -387,10 +387,10 @@ def test_violations_are_events_and_are_summed_up(
             finally:
                 os.path.exists(path) and os.remove(path)
         servers.wait_ready(dump, lambda: say("end"))
-        [event] = [line for line in said().splitlines() if "tmp_redirect violation" in line]
+        [event] = [line for line in said().splitlines() if "task tmp violation" in line]
         assert f"path={path}, " in event
         assert "call=open, " in event
-        assert "task=worker_app.write, " in event
+        assert "name=worker_app.write, " in event
         assert "workflow=wf-1" in event
         assert re.search(r"where=\S+/worker_app.py:\d+, ", event)
         assert event.startswith("worker@localhost [")

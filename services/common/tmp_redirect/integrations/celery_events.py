@@ -1,4 +1,7 @@
-"""Violations as events of Celery, of the type `tmp_redirect-violation`: for `celery events`, Flower and other monitors.
+"""Violations as events of Celery: `task-tmp-violation`, or outside of a task `tmp_redirect-violation`.
+
+For `celery events`, Flower and other monitors; Flower counts only events of tasks. Celery takes the first for a state
+of the task, which the one it ends with replaces.
 
 Publishing talks to the broker and takes locks, which can't be done where a violation happens: that may be anywhere. So
 call sites that are new wait until the task in which they were seen has ended, or the worker is ready. One event each,
@@ -18,11 +21,10 @@ import celery
 from ..guard import Violation, listen
 from ..patches import Patches
 
-TYPE = "tmp_redirect-violation"
 _MOST = 100  # that wait while the broker is away
 _PATIENCE = 2  # seconds that a task's process may lose on a broker that doesn't answer
 
-_pending: deque[dict[str, Any]] = deque(maxlen=_MOST)
+_pending: deque[tuple[int, dict[str, Any]]] = deque(maxlen=_MOST)
 
 
 def install(patches: Patches) -> None:
@@ -40,12 +42,16 @@ def send_pending(app: celery.Celery, hostname: str | None) -> None:
 
 def _note(violation: Violation, path: str, frame: FrameType) -> None:
     if violation.count == 1:
-        task = celery.current_task
-        _pending.append({
+        fields: dict[str, Any] = {
             "call": violation.call, "path": path, "where": violation.where, "function": violation.function,
-            "workflow": violation.workflow, "task": task.name if task else None,
-            "uuid": task.request.id if task else None, "pid": os.getpid(),
-        })  # fmt: skip
+            "workflow": violation.workflow,
+        }  # fmt: skip
+        task = celery.current_task
+        if task and task.request.id:
+            fields |= {"type": "task-tmp-violation", "uuid": task.request.id, "name": task.name}
+        else:
+            fields["type"] = "tmp_redirect-violation"
+        _pending.append((os.getpid(), fields))
 
 
 def _send(app: celery.Celery, hostname: str | None) -> None:
@@ -53,6 +59,7 @@ def _send(app: celery.Celery, hostname: str | None) -> None:
         connection.ensure_connection(max_retries=1, timeout=_PATIENCE)
         with app.events.Dispatcher(connection, hostname, buffer_while_offline=False) as dispatcher:
             while _pending:
-                if _pending[0]["pid"] == os.getpid():  # not of the process that this one was forked from
-                    dispatcher.send(TYPE, **{name: value for name, value in _pending[0].items() if name != "pid"})
+                pid, fields = _pending[0]
+                if pid == os.getpid():  # not of the process that this one was forked from
+                    dispatcher.send(**fields)
                 _pending.popleft()
