@@ -189,6 +189,7 @@ def test_warn_logs_one_violation_a_call_site_and_goes_on(tmp_path: Path):
     import os
 
     stderr, log = os.dup(2), os.pipe()
+    os.set_blocking(log[0], False)
     os.dup2(log[1], 2)
     for number in range(3):
         open(tmp_path / f"x{number or ''}", "w").close()
@@ -218,6 +219,7 @@ def test_warn_lets_everything_through(tmp_path: Path):
 
     os.chdir(tmp_path)
     log = os.pipe()
+    os.set_blocking(log[0], False)
     os.dup2(log[1], 2)
     attempts = {
         "open": lambda: open("relative", "w").close(),
