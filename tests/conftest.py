@@ -82,6 +82,15 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory of the test's own that is not in system temp."""
+    directory = Path.home() / f".tmp-redirect-{uuid.uuid4().hex[:8]}"
+    directory.mkdir()
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
 def socket_dir() -> Iterator[Path]:
     """A directory for sockets, which doesn't exist; nothing may be left there."""
     directory = Path("/dev/shm") / f"tmp-redirect-{uuid.uuid4().hex[:8]}"

@@ -11,8 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,22 +75,13 @@ CASES = [
 ]
 
 
-@pytest.fixture
-def checkout() -> Iterator[Path]:
-    """A directory that is not in system temp, where the logs would name it."""
-    directory = Path.home() / f".tmp-redirect-{uuid.uuid4().hex[:8]}"
-    directory.mkdir()
-    yield directory
-    shutil.rmtree(directory)
-
-
 @pytest.mark.parametrize(("canary", "env", "red"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_the_guard_turns_red(
-    canary: str, env: dict[str, str], red: set[str], checkout: Path, overlay: Path, creates: Path
+    canary: str, env: dict[str, str], red: set[str], home: Path, overlay: Path, creates: Path
 ) -> None:
     if env is KERNEL and availability().reason:
         pytest.skip(str(availability().reason))
-    guarded = checkout / "guarded"
+    guarded = home / "guarded"
     guarded.mkdir()
     (guarded / "guarded.py").write_text(CODE.format(canary=canary), encoding="utf-8")
     (guarded / "test_guarded.py").write_text(TEST, encoding="utf-8")
@@ -100,13 +89,13 @@ def test_the_guard_turns_red(
         "(?m)^GUARDED = .*$", f"GUARDED = Path({str(guarded)!r})", GUARD.read_text(encoding="utf-8")
     )
     assert changed == 1
-    (checkout / "test_guard.py").write_text(text, encoding="utf-8")
-    (checkout / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    (home / "test_guard.py").write_text(text, encoding="utf-8")
+    (home / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     before = set(os.listdir("/tmp"))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-rf", "--tb=short", "test_guard.py"],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(overlay), "CREATES": str(creates), "X": X, **env},
-        cwd=checkout, capture_output=True, text=True, timeout=120, check=False,
+        cwd=home, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     for name in set(os.listdir("/tmp")) - before:
         if name.startswith("tmp-redirect-canary"):

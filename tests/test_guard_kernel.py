@@ -106,15 +106,6 @@ def probe(request: pytest.FixtureRequest) -> Iterator[Path]:
     remove(path)
 
 
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """A directory of the test's own that is not in system temp."""
-    directory = Path.home() / f".tmp-redirect-{uuid.uuid4().hex[:8]}"
-    directory.mkdir()
-    yield directory
-    shutil.rmtree(directory)
-
-
 def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         path.rmdir()

@@ -4,12 +4,11 @@ They would compile or download again in every run. Each has a variable that says
 library is about to be imported, since some read it only then, and is inherited by children.
 """
 
-import contextlib
 import os
-import sys
 
 from .errors import WorkspaceError
 from .settings import current
+from .stderr import say
 from .workspace import prepare_cache
 
 TYPE_CHECKING = False
@@ -40,7 +39,8 @@ def install(library: str, patches: "Patches") -> None:
     try:
         directory = prepare_cache(current(), library)
     except WorkspaceError as error:
-        _say(f"{error.strerror}; {variable} stays unset, and {library} may begin with an empty cache in each workflow")
+        reason = " ".join(str(error.strerror).split())
+        say(f"{reason}; {variable} stays unset, and {library} may begin with an empty cache in each workflow")
         return
     before = os.environ.get(variable)
     os.environ[variable] = directory
@@ -54,11 +54,3 @@ def _put_back(variable: str, ours: str, before: str | None) -> None:
         del os.environ[variable]
     else:
         os.environ[variable] = before
-
-
-def _say(line: str) -> None:
-    # Not sys.stderr: the program may have sent that to stdout, which children's parents parse.
-    stderr = sys.__stderr__
-    with contextlib.suppress(OSError, ValueError):  # it is closed or full; the import goes on
-        if stderr is not None:
-            os.write(stderr.fileno(), f"tmp_redirect: {' '.join(line.split())}\n".encode(errors="backslashreplace"))

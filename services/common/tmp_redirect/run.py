@@ -15,10 +15,10 @@ from pathlib import Path
 
 from .errors import InvalidWorkflowId, KernelLayerError, SettingsError, WorkspaceError
 from .kernel import MARK, install
+from .scan.report import CONFIGURATION, USAGE, say
 from .settings import DIRECTORIES, Settings
 from .workspace import check_root, prepare, prepare_outside
 
-_USAGE, _CONFIGURATION = 2, 78
 _CANNOT_RUN, _NOT_FOUND = 126, 127  # as shells have it
 _HOME = Path(__file__).resolve().parents[3]  # where sitecustomize.py is
 
@@ -37,24 +37,24 @@ def run(options: argparse.Namespace) -> int:
     """Become the command; an exit status where that can't be: 2, 78, or, as shells have it, 126 or 127."""
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
-        return _complain("no command; for example: tmp-redirect run --workflow wf-1 -- ffmpeg -version", _USAGE)
+        return say("run", "no command; for example: tmp-redirect run --workflow wf-1 -- ffmpeg -version", USAGE)
     env = _environment(options)
     try:
         settings = Settings(env)
         if settings.mode != "off":
             env |= _for_the_command(settings, env)
     except (SettingsError, InvalidWorkflowId, WorkspaceError, KernelLayerError) as error:
-        return _complain(getattr(error, "strerror", None) or str(error), _CONFIGURATION)
+        return say("run", getattr(error, "strerror", None) or str(error), CONFIGURATION)
     program = shutil.which(command[0], path=env.get("PATH", os.defpath))
     if program is None:
-        return _complain(f"{command[0]}: command not found", _NOT_FOUND)
+        return say("run", f"{command[0]}: command not found", _NOT_FOUND)
     sys.stdout.flush()
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and execve would hand on
         signal.signal(number, signal.SIG_DFL)
     try:
         posix.execve(program, command, env)
     except OSError as error:
-        return _complain(f"{program}: {error.strerror}", _CANNOT_RUN)
+        return say("run", f"{program}: {error.strerror}", _CANNOT_RUN)
 
 
 def _environment(options: argparse.Namespace) -> dict[str, str]:
@@ -81,8 +81,3 @@ def _for_the_command(settings: Settings, env: dict[str, str]) -> dict[str, str]:
     if str(_HOME) not in paths:
         changes["PYTHONPATH"] = os.pathsep.join([str(_HOME), *paths])
     return changes
-
-
-def _complain(message: str, status: int) -> int:
-    print(f"tmp-redirect run: {message}", file=sys.stderr)
-    return status

@@ -2,12 +2,13 @@
 
 An attempt may come from a signal handler, a finaliser, or the program's own logging, while any lock is held and the
 disk is full. So nothing here takes a lock, what is called goes straight to the system, and no failure of it is passed
-on. It is written to the descriptor of stderr, never through `logging` or `sys.stderr`: their handlers are the
-program's, may take locks, and may write to stdout, which children's parents parse.
+on. Nor is anything said through `logging`: its handlers are the program's, and may take locks.
 """
 
 import os
 import sys
+
+from ..stderr import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,10 +117,7 @@ def summarise() -> None:
         times = "once" if seen.total == 1 else f"{seen.total} times"
         sites = "1 call site" if len(seen.sites) == 1 else f"{len(seen.sites)} call sites"
         place = "" if seen.journal is None else f" and in {seen.journal}"
-        _say(
-            f"tmp_redirect: summary: pid {seen.pid} would have used system temp {times}, at {sites}; "
-            f"each is logged above{place}\n"
-        )
+        say(f"summary: pid {seen.pid} would have used system temp {times}, at {sites}; each is logged above{place}")
 
 
 def _of_this_process() -> _Seen:
@@ -131,9 +129,9 @@ def _of_this_process() -> _Seen:
 
 def _log(seen: _Seen, violation: Violation, verdict: str) -> None:
     workflow = "outside any workflow" if violation.workflow is None else f"workflow {violation.workflow!r}"
-    _say(
-        f"tmp_redirect: {verdict}: {violation.call} of {violation.path!r} "
-        f"at {violation.where} in {violation.function}, {workflow}, pid {seen.pid}\n"
+    say(
+        f"{verdict}: {violation.call} of {violation.path!r} "
+        f"at {violation.where} in {violation.function}, {workflow}, pid {seen.pid}"
     )
     try:
         if len(seen.sites) == 1:
@@ -142,15 +140,6 @@ def _log(seen: _Seen, violation: Violation, verdict: str) -> None:
 
         seen.journal = append(violation, verdict) or seen.journal
     except Exception:  # noqa: BLE001, S110 - the program must not fail because of our log
-        pass
-
-
-def _say(line: str) -> None:
-    try:
-        # The descriptor that Python began with; a program that has closed it may have a file of its own there.
-        descriptor = sys.__stderr__.fileno()  # type: ignore[union-attr]
-        os.write(descriptor, line.encode(errors="backslashreplace"))
-    except Exception:  # noqa: BLE001, S110 - stderr is closed, gone or full; the program must not fail because of us
         pass
 
 
