@@ -215,7 +215,12 @@ def run_workflows(run: Pass, servers: Servers, *, redirect: bool) -> None:
     """Start a worker, have the gateway run the workflows, and keep the summary that it prints."""
 
     def environment(service: str) -> dict[str, str]:
-        settings = {"TMP_REDIRECT": "enforce", "TMP_REDIRECT_ROOT": str(run.root), "TMP_REDIRECT_SERVICE": service}
+        settings = {
+            "TMP_REDIRECT": "enforce",
+            "TMP_REDIRECT_ROOT": str(run.root),
+            "TMP_REDIRECT_SERVICE": service,
+            "TMP_REDIRECT_KEEP": "all",  # what is left is shown
+        }
         return {**servers.env, **(settings if redirect else {})}
 
     command = [sys.executable, "-m", "examples.callsites.gateway", str(run.root), *WORKFLOWS]

@@ -8,6 +8,7 @@ import inspect
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--shim-off", action="store_true", help="run the promises of the shim with the shim off: each must fail"
     )
+
+
+def pytest_configure() -> None:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as shells have it in the background; programs inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -109,6 +115,7 @@ def shim_env(overlay: Path, root: Path, socket_dir: Path, mode: str) -> dict[str
         "TMP_REDIRECT": mode,
         "TMP_REDIRECT_ROOT": str(root),
         "TMP_REDIRECT_SERVICE": "svc",
+        "TMP_REDIRECT_KEEP": "all",  # tests look at what tasks left
         "TMP_REDIRECT_SOCKET_DIR": str(socket_dir),
     }
 

@@ -118,6 +118,7 @@ def site(
         "TMP_REDIRECT": mode,
         "TMP_REDIRECT_ROOT": str(directory / "workflows"),
         "TMP_REDIRECT_SERVICE": "svc",
+        "TMP_REDIRECT_KEEP": "all",  # tests look at what tasks left
         "TMPDIR": str(directory / "elsewhere"),
         "HOME": str(directory),
         "C_FORCE_ROOT": "1",

@@ -124,6 +124,7 @@ def serve(overlay: Path, helpers: Path, mode: str) -> Serve:
             "TMP_REDIRECT": mode,
             "TMP_REDIRECT_ROOT": str(place.root),
             "TMP_REDIRECT_SERVICE": "svc",
+            "TMP_REDIRECT_KEEP": "all",  # tests look at what tasks left
             "TMP_REDIRECT_SOCKET_DIR": str(place.sockets),
         }
         address = f"127.0.0.1:{free_port()}"

@@ -138,7 +138,7 @@ def as_nobody(code: str, env: dict[str, str]) -> subprocess.CompletedProcess[str
     if os.geteuid() != 0:
         pytest.skip("only root can start a process as another user")
     # Imported first: the other user may not be able to read this interpreter's files.
-    imports = "import os, tempfile, random, services.common.tmp_redirect.workspace, traceback, linecache\n"
+    imports = "import os, tempfile, random, services.common.tmp_redirect.lifecycle, traceback, linecache\n"
     prefix = f"{imports}os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
     return subprocess.run(
         [sys.executable, "-c", prefix + code], env=env, capture_output=True, text=True, check=False, cwd="/"

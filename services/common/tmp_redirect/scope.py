@@ -4,6 +4,7 @@ A `ContextVar` (PEP 567) holds the scope, so that each thread, greenlet and coro
 scope of the process: the workflow that `TMP_REDIRECT_SCOPE` names in a child of a task, otherwise outside.
 """
 
+import os
 from _contextvars import ContextVar  # contextvars would be one more file at each start of a child
 
 from .patches import installed
@@ -24,14 +25,17 @@ class Scope:
     """That code runs for a workflow, or outside any.
 
     `workflow` is the workflow id, `None` outside. `workspace` is the absolute path of the directory that temp files go
-    to; it is `None` until it is prepared, and again when the scope has been left.
+    to; it is `None` until it is prepared, and again when the scope has been left. `lease` is the name of the lease that
+    keeps it from being taken away. A forked process has none at first, nor a `workspace`, but `prepared` is its path.
     """
 
-    __slots__ = ("_token", "left", "workflow", "workspace")
+    __slots__ = ("_token", "lease", "left", "prepared", "workflow", "workspace")
 
     def __init__(self, workflow: str | None) -> None:
         self.workflow = workflow
         self.workspace: str | None = None
+        self.prepared: str | None = None
+        self.lease: str | None = None
         self.left = False
         self._token: "Token[Scope] | None" = None
 
@@ -54,8 +58,8 @@ def current_workflow() -> str | None:
 
 def configure(workflow: str | None) -> None:
     """Set the scope of the process, which holds where no other has been entered."""
+    _release(_process)
     _process.workflow = workflow
-    _process.workspace = None
 
 
 def workspace() -> str:
@@ -64,52 +68,62 @@ def workspace() -> str:
     Raises `WorkspaceError` if it can't be had; nothing is created elsewhere then.
     """
     scope = current()
-    if scope.workspace is None:
-        from .workspace import prepare, prepare_outside
-
-        if scope.workflow is None:
-            scope.workspace = prepare_outside(current_settings())
-        else:
-            scope.workspace = prepare(current_settings(), scope.workflow)
-    return scope.workspace
+    return scope.workspace or _prepare(scope, "process" if scope is _process else "scope")
 
 
-def enter(workflow: str | None) -> Scope:
+def enter(workflow: str | None, label: str = "scope", *, prepared: bool = True) -> Scope:
     """Enter the scope of a workflow, whose workspace is prepared first, or with `None` step outside any.
 
-    `leave` takes what this returns. Raises `InvalidWorkflowId` or `WorkspaceError`; the scope is then unchanged.
+    `label` is what a lease says about its holder. A scope that isn't `prepared` is when it is first used. `leave` takes
+    what this returns. Raises `InvalidWorkflowId` or `WorkspaceError`; the scope is then unchanged.
     """
+    from .observers import tell
+
     patches = installed()
     if patches is not None:
         patches.install_for_switching()
-    scope = Scope(workflow)
-    if workflow is not None:
-        from .workspace import prepare
-
-        scope.workspace = prepare(current_settings(), workflow)
-    scope._token = _scope.set(scope)
+    scope, before = Scope(workflow), _scope.get()
+    try:
+        if workflow is not None and prepared:
+            _prepare(scope, label)
+        scope._token = _scope.set(scope)
+    except BaseException:
+        _scope.set(before)
+        _release(scope)
+        raise
+    tell("scope_entered")
     return scope
 
 
 def leave(scope: Scope) -> None:
     """Leave a scope that was entered in this context; copies of the context that live on are outside from now on."""
+    from .observers import tell
+
     scope.left = True
-    scope.workspace = None
+    tell("scope_left")
     token, scope._token = scope._token, None
     if token is not None:
         try:  # noqa: SIM105 - contextlib would be an import at each start of a child
             _scope.reset(token)
         except ValueError:  # left in another context than it was entered in, which has nothing to restore
             pass
+    _release(scope)
 
 
 def return_to(scope: Scope) -> None:
-    """Leave the scope that was entered in this context since `scope` was the current one, if there is any."""
+    """Leave the scope that was entered in this context since `scope` was the current one, if there is any.
+
+    Its workspace stays, even if its workflow has ended meanwhile: that is left to the caller.
+    """
     entered = _scope.get()
     if entered is not scope:
-        entered.left = entered is not _process
-        entered.workspace = None
-        _scope.set(scope)
+        if entered is not _process:
+            from .observers import tell
+
+            entered.left = True
+            _release(entered, purge=False)
+            tell("scope_left")
+        _scope.set(scope)  # the last: who is interrupted before it calls this again
 
 
 def adopt(scope: Scope) -> None:
@@ -129,6 +143,65 @@ def call_in(scope: Scope, function: "Callable[..., T]", /, *args: "Any", **optio
         return function(*args, **options)
     finally:
         _scope.reset(token)
+
+
+def _prepare(scope: Scope, label: str) -> str:
+    from .lifecycle import OURS, mark, new_lease, take
+    from .workspace import check_allowed, prepare, prepare_outside
+
+    settings = current_settings()
+    made: list[str] = []
+    check_allowed(settings, scope.workflow)
+    if scope.lease is None:
+        scope.lease = new_lease(label)  # noted before it is there: an exception may come between any two lines
+    try:
+        take(settings, scope.workflow, scope.lease)
+        if scope.workflow is None:
+            scope.workspace = prepare_outside(settings)
+        else:
+            scope.workspace = prepare(settings, scope.workflow, made)
+        if scope.workflow in made:
+            mark(settings, scope.workflow, OURS)
+    except BaseException:
+        _release(scope)
+        raise
+    if scope is _process:
+        _release_at_exit()
+    scope.prepared = scope.workspace
+    return scope.workspace
+
+
+def _release(scope: Scope, *, purge: bool = True) -> None:
+    scope.workspace = scope.prepared = None
+    if scope.lease is not None:
+        from .lifecycle import purge_if_over, unmark
+
+        unmark(current_settings(), scope.workflow, scope.lease)
+        scope.lease = None
+        if purge:
+            purge_if_over(current_settings(), scope.workflow)
+
+
+_releases_at_exit = False
+
+
+def _release_at_exit() -> None:
+    global _releases_at_exit
+    if not _releases_at_exit:
+        _releases_at_exit = True
+        import atexit
+
+        atexit.register(_release, _process)
+
+
+def _begin_anew() -> None:
+    """A forked process has no lease: it takes one of its own when it first asks for the workspace."""
+    for scope in (_process, _scope.get()):
+        scope.lease = scope.workspace = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 class workflow:  # noqa: N801 - used as a function: `with workflow("wf-1") as workspace:`

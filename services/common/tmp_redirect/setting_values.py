@@ -3,7 +3,7 @@
 import os
 
 from .errors import SettingsError
-from .settings import MODES, SYSTEM_TEMP, SYSTEM_TEMP_PREFIXES, is_system_temp
+from .settings import KEEPS, MODES, SYSTEM_TEMP, SYSTEM_TEMP_PREFIXES, is_system_temp
 from .workflow_id import check
 
 TYPE_CHECKING = False
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 LAYERS = ("calls", "audit", "kernel")
 MOST_FOR_SOCKETS = 72  # bytes: the path of a socket has 107, of which 35 are /<pid>-12345678/listener-12345678
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST = 36500 * 86400  # seconds
 _BYTES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -81,11 +82,15 @@ def _sources(value: str) -> tuple[tuple[str, ...], ...]:
     return sources
 
 
-def _duration(value: str) -> int:
+def duration(value: str) -> int:
+    """A number of seconds, from one with the unit s, m, h or d or without. Raises `ValueError`."""
     number, unit = (value[:-1], value[-1:]) if value[-1:] in _SECONDS else (value, "s")
     if not (number.isascii() and number.isdecimal()):
         raise ValueError("a whole number of seconds, or one with the unit s, m, h or d, as 24h")
-    return int(number) * _SECONDS[unit]
+    seconds = int(number[:20]) * _SECONDS[unit]
+    if seconds > _LONGEST:
+        raise ValueError(f"no more than {_LONGEST // _SECONDS['d']}d")
+    return seconds
 
 
 def _size(value: str) -> int:
@@ -113,8 +118,8 @@ _PARSERS: "dict[str, Callable[[str], object]]" = {
     "TMP_REDIRECT_SERVICE": check,
     "TMP_REDIRECT_OUTSIDE": _one_of(("service", "raise")),
     "TMP_REDIRECT_WORKFLOW_FROM": _sources,
-    "TMP_REDIRECT_KEEP": _one_of(("all", "failed", "none")),
-    "TMP_REDIRECT_TTL": _duration,
+    "TMP_REDIRECT_KEEP": _one_of(KEEPS),
+    "TMP_REDIRECT_TTL": duration,
     "TMP_REDIRECT_DIR_MODE": _dir_mode,
     "TMP_REDIRECT_MIN_FREE": _size,
     "TMP_REDIRECT_SOCKET_DIR": _socket_dir,

@@ -26,6 +26,8 @@ SYSTEM_TEMP_PREFIXES = tuple(directory + "/" for directory in SYSTEM_TEMP)
 TMP = "tmp"  # of a workflow's directory: the workspace
 OUTSIDE = ".outside"  # a workflow id can't start with a dot
 CACHE = ".cache"
+LEASES = ".leases"
+TRASH = ".trash"
 _VARIABLES = (
     "TMP_REDIRECT", "TMP_REDIRECT_ROOT", "TMP_REDIRECT_GUARD", "TMP_REDIRECT_ALLOW", "TMP_REDIRECT_SERVICE",
     "TMP_REDIRECT_OUTSIDE", "TMP_REDIRECT_WORKFLOW_FROM", "TMP_REDIRECT_KEEP", "TMP_REDIRECT_TTL",
@@ -33,6 +35,8 @@ _VARIABLES = (
 )  # fmt: skip
 DIRECTORIES = ("TMPDIR", "TMP", "TEMP", "TEMPDIR")  # in which other programs are told where temp files go
 MODES = ("off", "warn", "enforce")
+KEEPS = ("all", "failed", "none")
+_WORDS = {"mode": MODES, "keep": KEEPS}
 
 
 class Settings:
@@ -78,9 +82,19 @@ class Settings:
         """`<root>/<workflow id>/tmp`, or outside any workflow `<root>/.outside/<service>/tmp`; it need not exist."""
         return f"{self._directory_of(workflow)}/{TMP}"
 
+    def leases_of(self, workflow: str | None) -> str:
+        """`<root>/.leases/<workflow id>`, or outside any `<root>/.leases/.outside/<service>`; it need not exist."""
+        return f"{self.root}/{LEASES}/{f'{OUTSIDE}/{self.service}' if workflow is None else workflow}"
+
     def cache_of(self, library: str) -> str:
         """`<root>/.cache/<library>`, which all workflows and services share; it need not exist."""
         return f"{self.root}/{CACHE}/{library}"
+
+    def for_service(self, service: str) -> "Settings":
+        """The same settings as another service has them."""
+        other = object.__new__(Settings)
+        other.__dict__.update(self.__dict__, service=service)
+        return other
 
     def is_foreign(self, path: str, workflow: str | None) -> bool:
         """Whether the absolute, normalised `path` is in the root, but not in the directory of `workflow`."""
@@ -122,8 +136,8 @@ def _is_plain(attribute: str, value: str) -> bool:
 
     It nearly always is, and not loading the parsers saves 0.1 ms of each interpreter start.
     """
-    if attribute == "mode":
-        return value in MODES
+    if attribute in _WORDS:
+        return value in _WORDS[attribute]
     if attribute == "root":
         plain = value[:1] == "/" != value[-1] and value.isprintable() and value not in SYSTEM_TEMP
         return plain and "//" not in value and "/." not in value

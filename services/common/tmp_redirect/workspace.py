@@ -9,7 +9,7 @@ import os
 import posix  # its open and mkdir are not guarded: what is made here is verified below the root anyhow
 
 from .errors import WorkspaceError
-from .settings import CACHE, OUTSIDE, TMP
+from .settings import CACHE, LEASES, OUTSIDE, TMP, TRASH
 from .workflow_id import check
 
 TYPE_CHECKING = False
@@ -19,40 +19,52 @@ if TYPE_CHECKING:
 # O_PATH needs no more than the right to pass through a directory, as using a path does.
 _ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _BELOW = _ROOT | os.O_NOFOLLOW
+_AS_ABOVE = -1  # as a mode: that of the directory above, as services of several users share what they share the root
+_USERS = -2  # what the user's own makedirs would give it
 
 
-def prepare(settings: "Settings", workflow: str) -> str:
-    """The workflow's workspace, created if need be and verified.
+def prepare(settings: "Settings", workflow: str, made: "list[str] | None" = None) -> str:
+    """The workflow's workspace, created if need be and verified; `made` gets the names of directories that were new.
 
     Raises `InvalidWorkflowId`, or `WorkspaceError` where the root is missing, the directory can't be made, is not a
     directory of ours, can't be written, or its file system has no more than `TMP_REDIRECT_MIN_FREE` bytes left.
     """
     path = settings.workspace_of(check(workflow))
-    # The workflow's directory is the user's: it gets the mode that their own makedirs would give it.
-    _prepare(settings, path, f"workflow {workflow!r}", ((workflow, None), (TMP, settings.dir_mode)))
+    _prepare(settings, path, owner(settings, workflow), ((workflow, _USERS), (TMP, settings.dir_mode)), made)
     return path
 
 
 def prepare_outside(settings: "Settings") -> str:
     """The workspace of this service outside any workflow, created if need be and verified. Raises `WorkspaceError`."""
+    check_allowed(settings, None)
     path = settings.workspace_of(None)
-    if settings.outside == "raise":
+    steps = ((OUTSIDE, _AS_ABOVE), (settings.service, settings.dir_mode), (TMP, settings.dir_mode))
+    _prepare(settings, path, owner(settings, None), steps)
+    return path
+
+
+def owner(settings: "Settings", workflow: str | None) -> str:
+    """Whose workspace it is, as errors say it."""
+    return f"service {settings.service!r} outside any workflow" if workflow is None else f"workflow {workflow!r}"
+
+
+def check_allowed(settings: "Settings", workflow: str | None) -> None:
+    """Raise `InvalidWorkflowId`, or outside any workflow `WorkspaceError` where temp files there are forbidden."""
+    if workflow is not None:
+        check(workflow)
+    elif settings.outside == "raise":
         raise WorkspaceError(
             errno.EACCES,
             "no workflow is active and TMP_REDIRECT_OUTSIDE=raise forbids temp files outside one: "
             "enter a workflow first, as with tmp_redirect.workflow(workflow_id)",
-            path,
+            settings.workspace_of(None),
         )
-    shared = _mode_of(settings.root)  # services of several users add theirs, as they may to the root
-    steps = ((OUTSIDE, shared), (settings.service, settings.dir_mode), (TMP, settings.dir_mode))
-    _prepare(settings, path, f"service {settings.service!r} outside any workflow", steps)
-    return path
 
 
 def prepare_cache(settings: "Settings", library: str) -> str:
     """The directory of a library's cache, created if need be and verified. Raises `WorkspaceError`."""
     path = settings.cache_of(library)
-    steps = ((CACHE, _mode_of(settings.root)), (library, settings.dir_mode))
+    steps = ((CACHE, _AS_ABOVE), (library, settings.dir_mode))
     _prepare(settings, path, f"library {library!r}", steps)
     return path
 
@@ -60,8 +72,41 @@ def prepare_cache(settings: "Settings", library: str) -> str:
 def open_service_directory(settings: "Settings") -> int:
     """A descriptor of `<root>/.outside/<service>`, created if need be and verified. Raises `WorkspaceError`."""
     path = os.path.dirname(settings.workspace_of(None))
-    steps = ((OUTSIDE, _mode_of(settings.root)), (settings.service, settings.dir_mode))
+    steps = ((OUTSIDE, _AS_ABOVE), (settings.service, settings.dir_mode))
     return _open(settings, path, f"service {settings.service!r}", steps, min_free=0)
+
+
+def open_leases(settings: "Settings", workflow: str | None) -> int:
+    """A descriptor of the directory of leases of a workflow, or with `None` of this service; created if need be.
+
+    Raises `WorkspaceError`.
+    """
+    steps: tuple[tuple[str, int], ...] = ((LEASES, _AS_ABOVE),)
+    if workflow is None:
+        steps += ((OUTSIDE, _AS_ABOVE), (settings.service, settings.dir_mode))
+    else:
+        steps += ((workflow, settings.dir_mode),)
+    return _open(settings, settings.workspace_of(workflow), owner(settings, workflow), steps, min_free=None)
+
+
+def open_trash(settings: "Settings") -> int:
+    """A descriptor of `<root>/.trash`, created if need be. Raises `WorkspaceError`."""
+    return _open(settings, f"{settings.root}/{TRASH}", "the trash", ((TRASH, _AS_ABOVE),), min_free=None)
+
+
+def open_existing(settings: "Settings", *names: str) -> int:
+    """A descriptor of the directory that `names` lead to from the root, one below the other.
+
+    Raises `FileNotFoundError` where it doesn't exist, or the `OSError` of what is there instead: no link is followed.
+    """
+    descriptor = posix.open(settings.root, _ROOT)
+    for name in names:
+        above = descriptor
+        try:
+            descriptor = posix.open(name, _BELOW, dir_fd=above)
+        finally:
+            os.close(above)
+    return descriptor
 
 
 def check_root(settings: "Settings") -> None:
@@ -76,45 +121,62 @@ def check_root(settings: "Settings") -> None:
         raise _root_error(settings, error) from None
 
 
-def _prepare(settings: "Settings", path: str, owner: str, steps: tuple[tuple[str, int | None], ...]) -> None:
-    os.close(_open(settings, path, owner, steps, settings.min_free))
+def _prepare(
+    settings: "Settings", path: str, whose: str, steps: tuple[tuple[str, int], ...], made: "list[str] | None" = None
+) -> None:
+    os.close(_open(settings, path, whose, steps, settings.min_free, made))
 
 
-def _open(settings: "Settings", path: str, owner: str, steps: tuple[tuple[str, int | None], ...], min_free: int) -> int:
-    """A descriptor of the directory `path`, to which `steps` lead from the root."""
-    at = settings.root
+def _open(
+    settings: "Settings",
+    path: str,
+    whose: str,
+    steps: tuple[tuple[str, int], ...],
+    min_free: int | None,
+    made: "list[str] | None" = None,
+) -> int:
+    """A descriptor of the directory `path`, to which `steps` lead from the root; `made` as of `prepare`.
+
+    Whether it can be used is not looked at with a `min_free` of `None`: what is done there will tell.
+    """
+    at, made = settings.root, [] if made is None else made
     try:
         descriptor = posix.open(at, _ROOT)
     except OSError as error:
         raise WorkspaceError(
-            error.errno, f"{owner} can't have {path}: {_root_error(settings, error).strerror}", path
+            error.errno, f"{whose} can't have {path}: {_root_error(settings, error).strerror}", path
         ) from None
     try:
         for name, mode in steps:
             at = f"{at}/{name}"
-            above, descriptor = descriptor, _step(descriptor, name, mode)
+            above, descriptor = descriptor, _step(descriptor, name, mode, made)
             os.close(above)
-        _check_usable(descriptor, min_free)
+        if min_free is not None:
+            _check_usable(descriptor, min_free)
         return descriptor
     except BaseException as error:
         os.close(descriptor)
         if not isinstance(error, OSError):
             raise
-        raise WorkspaceError(error.errno, f"{owner} can't have {path}: {_cause(error, at)}", path) from None
+        raise WorkspaceError(error.errno, f"{whose} can't have {path}: {_cause(error, at)}", path) from None
 
 
-def _step(parent: int, name: str, mode: int | None) -> int:
+def _step(parent: int, name: str, mode: int, made: list[str]) -> int:
     """The descriptor of the directory `name` below the descriptor `parent`, which is made if it is missing."""
-    try:
-        return posix.open(name, _BELOW, dir_fd=parent)
-    except FileNotFoundError:
-        pass
-    try:
-        posix.mkdir(name, 0o777 if mode is None else mode, dir_fd=parent)
-    except FileExistsError:  # another process was faster
-        mode = None
-    descriptor = posix.open(name, _BELOW, dir_fd=parent)
-    if mode is not None and os.fstat(descriptor).st_mode & 0o7777 != mode:
+    while True:
+        try:
+            descriptor = posix.open(name, _BELOW, dir_fd=parent)
+            break
+        except FileNotFoundError:  # the second time too, where it was removed as it was empty
+            pass
+        if mode == _AS_ABOVE:
+            mode = os.fstat(parent).st_mode & 0o7777
+        try:
+            posix.mkdir(name, 0o777 if mode == _USERS else mode, dir_fd=parent)
+            made.append(name)
+        except FileExistsError:  # another process was faster
+            pass
+    if name in made and mode != _USERS and os.fstat(descriptor).st_mode & 0o7777 != mode:
         # The umask took bits away, and mkdir(2) never sets the group bit; fchmod(2) doesn't take an O_PATH descriptor.
         os.chmod(f"/proc/self/fd/{descriptor}", mode)
     return descriptor
@@ -154,10 +216,3 @@ def _root_error(settings: "Settings", error: OSError) -> WorkspaceError:
     return WorkspaceError(
         error.errno, f"{what}, or set TMP_REDIRECT_ROOT to the directory that is meant", settings.root
     )
-
-
-def _mode_of(directory: str) -> int | None:
-    try:
-        return os.stat(directory).st_mode & 0o7777
-    except OSError:
-        return None  # the step into the root says what is wrong with it

@@ -95,12 +95,12 @@ def _variables(scope: Scope) -> dict[str, str | None]:
 
 def _directory(scope: Scope) -> str:
     """The workspace; where it can't be had, its path all the same: to start a child is not to ask for a temp file."""
-    if scope.workspace is None:
+    if scope.prepared is None:
         try:
             return workspace()
         except WorkspaceError:
             return current_settings().workspace_of(scope.workflow)
-    return scope.workspace
+    return scope.prepared
 
 
 def _is_meant(name: str, value: str | None, scope: Scope) -> bool:

@@ -1,0 +1,159 @@
+"""Proof on disk that a process uses a workspace: an empty file in `<root>/.leases/<workflow id>/`.
+
+Its name says everything, so that it is there whole or not at all, and `mkdir`, `open(O_CREAT | O_EXCL)`, `rename` and
+`unlink` are all that is needed: locks are not to be trusted on NFS, CIFS and Lustre. The files there are
+
+    lease~<holder>~<number>~<label>   a process uses the workspace
+    purge~<holder>~<number>           a process is about to take it away
+    pending~<task id>                 a task of the workflow was published and has not begun
+    failed~<root id>                  a task of that canvas has failed
+    over                              the workflow has ended while somebody used the workspace
+    ours                              the workflow's directory was made for the workspace, and goes with it if empty
+
+Starting and purging exclude each other as in Dekker's algorithm. Who starts writes its lease first and then looks for
+purges; who purges writes that first and then looks for leases. So at least one of them sees the other: the one that
+starts waits, the one that purges gives up. Writing before looking also makes an NFS client look afresh. Nobody waits
+for a purge that died: on this host it is seen to be dead, and any is taken for dead after `PATIENCE`. A purge that was
+held up for half that long gives up by itself.
+"""
+
+import os
+import posix  # its functions are not guarded, and what is done here is done below the root
+import time
+
+from ..errors import WorkspaceError
+from ..workspace import open_leases, owner
+from .holders import own_holder, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+OVER = "over"
+OURS = "ours"
+PATIENCE = 10  # seconds that a purge may be in the way of a start; it takes less than a millisecond
+_LONGEST = 120  # characters of a label
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+_number = 0
+
+
+def new_lease(label: str) -> str:
+    """A name for a lease of this process; `label` is for people who look who it is."""
+    return new_name("lease", label)
+
+
+def take(settings: "Settings", workflow: str | None, lease: str) -> None:
+    """Begin to use the workspace of a workflow, or with `None` of this service. Waits for a purge that has begun.
+
+    Raises `WorkspaceError`.
+    """
+    while True:
+        directory = open_leases(settings, workflow)
+        try:
+            create(directory, lease)
+            _wait_for_purges(directory)
+            return
+        except FileNotFoundError:
+            continue  # the directory was removed while we looked: nobody had used it
+        except OSError as error:
+            path = settings.workspace_of(workflow)
+            raise WorkspaceError(
+                error.errno,
+                f"{owner(settings, workflow)} can't have {path}: "
+                f"its lease {settings.leases_of(workflow)}/{lease} can't be written: {error.strerror}",
+                path,
+            ) from None
+        finally:
+            os.close(directory)
+
+
+def mark(settings: "Settings", workflow: str | None, name: str) -> None:
+    """Make the file `name` among the leases. Raises `WorkspaceError` or `OSError`."""
+    while True:
+        directory = open_leases(settings, workflow)
+        try:
+            create(directory, name)
+            return
+        except FileNotFoundError:
+            continue  # see `take`
+        finally:
+            os.close(directory)
+
+
+def unmark(settings: "Settings", workflow: str | None, name: str) -> bool:
+    """Remove the file `name` from the leases; whether it was there."""
+    try:
+        posix.unlink(f"{settings.leases_of(workflow)}/{name}")
+    except OSError:
+        return False
+    return True
+
+
+def new_name(kind: str, label: str = "") -> str:
+    """A name for a file of this process that no other file has."""
+    global _number
+    _number += 1
+    return f"{kind}~{own_holder()}~{_number}" + (f"~{quote(label)}" if label else "")
+
+
+def quote(label: str) -> str:
+    """`label` as a part of a file name: as it is, where it is plain."""
+    text = label if label.replace("-", "").isalnum() and label.isascii() else "".join(map(_quoted, label))
+    return text[:_LONGEST]
+
+
+def create(directory: int, name: str) -> None:
+    """Make the empty file `name`; nothing if it exists. Raises `OSError`."""
+    try:  # noqa: SIM105 - contextlib would be one more import at each start of a child
+        os.close(posix.open(name, _NEW, 0o600, dir_fd=directory))
+    except FileExistsError:
+        pass
+
+
+def remove(directory: int, name: str) -> bool:
+    """Remove the file `name`; whether it was there. Raises `OSError`."""
+    try:
+        posix.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def names(directory: int) -> list[str]:
+    """The files of a directory, whose descriptor need not be readable."""
+    return posix.listdir(f"/proc/self/fd/{directory}")
+
+
+def kind_of(name: str) -> str:
+    """`lease`, `purge`, `pending`, `failed`, `over` or `ours`."""
+    return name.partition("~")[0]
+
+
+def holder_is_alive(name: str) -> bool | None:
+    """Whether the process that wrote the lease or purge `name` runs; `None` where that can't be known from here."""
+    holder = parse("~".join(name.split("~")[1:6]))
+    return None if holder is None else holder.is_alive()
+
+
+def _quoted(char: str) -> str:
+    return char if char.isascii() and (char.isalnum() or char in "-._@:") else f"={ord(char):x}="
+
+
+def _wait_for_purges(directory: int) -> None:
+    deadline = time.monotonic() + PATIENCE
+    pause = 0.0005
+    while True:
+        is_late, in_the_way = time.monotonic() > deadline, False
+        for name in names(directory):
+            if name == OVER:
+                remove(directory, name)  # it is in use again
+            elif name.startswith("purge~"):
+                if is_late or holder_is_alive(name) is False:
+                    remove(directory, name)
+                else:
+                    in_the_way = True
+        if not in_the_way:
+            return
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)

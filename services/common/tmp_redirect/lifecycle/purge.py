@@ -1,0 +1,200 @@
+"""Takes away a workspace that nobody uses: out of the way by one rename, and then removed at leisure.
+
+A crash at any instant leaves what the next sweep completes: a mark of a dead process, which is in nobody's way, or a
+tree in `<root>/.trash`, which nobody needs.
+"""
+
+import errno
+import os
+import posix  # its functions are not guarded, and what is done here is done below the root
+import time
+
+from ..errors import WorkspaceError
+from ..observers import tell
+from ..settings import OUTSIDE, TMP
+from ..workspace import open_existing, open_leases, open_trash
+from .leases import OURS, OVER, PATIENCE, create, holder_is_alive, kind_of, names, new_name, remove
+from .removal import remove as remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..settings import Settings
+
+MOST = 10_000  # entries that a task's process removes; the rest of a larger workspace is left to the next sweep
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while the machine sleeps
+_NOT_AN_EMPTY_DIRECTORY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+
+
+class Outcome:
+    """What became of a workspace: `purged`, `gone` (there was none), `in use`, `kept` or `deferred`, and why.
+
+    `users` are the names of the leases and tasks that use it, `bytes` and `inodes` are what has been freed.
+    """
+
+    __slots__ = ("bytes", "inodes", "reason", "state", "users")
+
+    def __init__(self, state: str, reason: str = "", users: "list[str] | None" = None) -> None:
+        self.state = state
+        self.reason = reason
+        self.users = users or []
+        self.bytes = 0
+        self.inodes = 0
+
+    def __repr__(self) -> str:
+        return f"<Outcome {self.state} {self.reason!r}>"
+
+
+def purge(
+    settings: "Settings",
+    workflow: str | None,
+    *,
+    ttl: float | None = None,
+    is_due: "Callable[[], bool]" = lambda: True,
+    unless: str = "",
+    most: int | None = MOST,
+) -> Outcome:
+    """Remove the workspace of a workflow, or with `None` of this service outside any, unless somebody uses it.
+
+    Of what another host or PID namespace holds nothing is known here: with a `ttl` in seconds that counts while it is
+    younger, without one always. `is_due` is asked when nobody can begin to use the workspace any more, so it must be
+    quick; `unless` names a file among the leases that keeps it. At most `most` entries are removed now.
+    """
+    try:
+        directory = open_leases(settings, workflow)
+    except WorkspaceError as error:
+        return Outcome("deferred", str(error.strerror))
+    mark, trash = new_name("purge"), None
+    began = time.clock_gettime(_CLOCK)
+    try:
+        create(directory, mark)
+        try:
+            outcome = _judge(directory, ttl, unless, mark)
+            if outcome is None and not is_due():
+                outcome = Outcome("kept", "it was used just now")
+            if outcome is None:
+                trash = open_trash(settings)
+                outcome = _take_away(settings, workflow, trash, mark, began + PATIENCE / 2)
+            if outcome.state in ("purged", "gone"):
+                _forget(settings, workflow, directory)
+        finally:
+            remove(directory, mark)
+        if outcome.state in ("purged", "gone"):
+            _remove_if_empty(settings.leases_of(workflow))
+        if outcome.state == "purged" and trash is not None:
+            empty(trash, mark, outcome, most)
+            tell("deferred" if outcome.reason else "purged")
+    except FileNotFoundError:  # another purge was faster, and has removed the leases' directory as well
+        outcome = Outcome("gone")
+    except OSError as error:
+        outcome = Outcome("deferred", str(error.strerror))
+    finally:
+        os.close(directory)
+        if trash is not None:
+            os.close(trash)
+    return outcome
+
+
+def empty(trash: int, name: str, outcome: Outcome, most: int | None) -> None:
+    """Remove the tree `name` of the trash, and add to `outcome` what that frees and what can't be removed yet."""
+    removed = remove_tree(trash, name, most)
+    outcome.bytes += removed.bytes
+    outcome.inodes += removed.entries
+    tell("freed", removed.bytes)
+    if removed.deferred:
+        path, why = removed.deferred[0]
+        outcome.reason = f"{removed.deferred_count} entries stay in the trash until the next sweep: {path}: {why}"
+
+
+def users(directory: int, ttl: float | None, now: float, *, clean: bool = True) -> list[str]:
+    """The leases and the tasks not begun yet that count, of all that the descriptor `directory` of leases has.
+
+    With `clean`, what processes that have ended left there is removed. `ttl` as of `purge`; `now` is in seconds, by the
+    clock of the file server.
+    """
+    counting = []
+    for name in names(directory):
+        kind = kind_of(name)
+        if kind in ("lease", "pending", "purge"):
+            alive = None if kind == "pending" else holder_is_alive(name)
+            if alive is False or (alive is None and _is_older(directory, name, ttl, now)):
+                if clean:
+                    remove(directory, name)
+            elif kind != "purge":
+                counting.append(name)
+    return counting
+
+
+def _is_older(directory: int, name: str, ttl: float | None, now: float) -> bool:
+    if ttl is None:
+        return False
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime < now - ttl
+    except FileNotFoundError:
+        return True
+
+
+def above(settings: "Settings", workflow: str | None) -> tuple[str, ...]:
+    """The names that lead from the root to the directory that a workspace is in."""
+    return (OUTSIDE, settings.service) if workflow is None else (workflow,)
+
+
+def _judge(directory: int, ttl: float | None, unless: str, mark: str) -> Outcome | None:
+    """Why the workspace stays; `None` if it doesn't."""
+    counting = users(directory, ttl, os.stat(mark, dir_fd=directory).st_mtime)
+    if counting:
+        return Outcome("in use", users=counting)
+    if unless and unless in names(directory):
+        return Outcome("kept", unless)
+    return None
+
+
+def _take_away(settings: "Settings", workflow: str | None, trash: int, mark: str, deadline: float) -> Outcome:
+    """Move the workspace to the trash. Raises `OSError`: then it's still there."""
+    outcome = Outcome("purged")
+    try:
+        parent = open_existing(settings, *above(settings, workflow))
+    except FileNotFoundError:
+        return Outcome("gone")
+    try:
+        _check(deadline)
+        try:
+            posix.rmdir(TMP, dir_fd=parent)  # most are empty
+            outcome.inodes = 1
+        except FileNotFoundError:
+            return Outcome("gone")
+        except OSError as error:
+            if error.errno not in _NOT_AN_EMPTY_DIRECTORY:
+                raise
+            posix.rename(TMP, mark, src_dir_fd=parent, dst_dir_fd=trash)
+            try:
+                _check(deadline)  # once more: the file server may have been away in between
+            except TimeoutError:
+                posix.rename(mark, TMP, src_dir_fd=trash, dst_dir_fd=parent)
+                raise
+        return outcome
+    finally:
+        os.close(parent)
+
+
+def _check(deadline: float) -> None:
+    if time.clock_gettime(_CLOCK) > deadline:
+        raise TimeoutError(errno.ETIMEDOUT, "this took too long: somebody may have begun to use it")
+
+
+def _forget(settings: "Settings", workflow: str | None, directory: int) -> None:
+    """Remove what the leases' directory says of what is over, and the directory that was made for the workspace."""
+    found = names(directory)
+    if workflow is None or OURS in found:
+        _remove_if_empty(os.path.dirname(settings.workspace_of(workflow)))
+    for name in found:
+        if kind_of(name) in ("failed", OVER, OURS):
+            remove(directory, name)
+
+
+def _remove_if_empty(path: str) -> None:
+    try:  # noqa: SIM105 - contextlib would be one more import at each start of a child
+        posix.rmdir(path)
+    except OSError:  # it has something of somebody else's
+        pass
