@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import doctor
 from . import run as run_command
+from .lifecycle import status_command, sweep_command
 from .scan import command as scan
 from .scan import logs as scan_logs
 
@@ -78,6 +79,13 @@ COMMANDS = (
     ),
     Command("run", "run any command with the shim", run_command.add_arguments, run_command.run),
     Command("doctor", "say whether the shim can do its work here", doctor.add_arguments, doctor.run),
+    Command(
+        "status",
+        "say what workspaces there are, who uses them, and why they are kept",
+        status_command.add_arguments,
+        status_command.run,
+    ),
+    Command("sweep", "remove what nobody uses any more", sweep_command.add_arguments, sweep_command.run),
     Command(
         "scan",
         "find what would put files into system temp, in code and configuration",

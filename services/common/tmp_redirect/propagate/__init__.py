@@ -6,12 +6,17 @@ What other packages of ours take from here is loaded when they do: a child that 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .environment import Environment
-    from .sockets import prepare_sockets
+    from .sockets import prepare_sockets, remove_dead_sockets
     from .wrapping import wrap
 
-_HOMES = {"Environment": "environment", "prepare_sockets": "sockets", "wrap": "wrapping"}
+_HOMES = {
+    "Environment": "environment",
+    "prepare_sockets": "sockets",
+    "remove_dead_sockets": "sockets",
+    "wrap": "wrapping",
+}
 
-__all__ = ["Environment", "prepare_sockets", "wrap"]
+__all__ = ["Environment", "prepare_sockets", "remove_dead_sockets", "wrap"]
 
 
 def __getattr__(name: str) -> object:

@@ -31,7 +31,7 @@ def directory() -> str:
     global _own
     if _own is None or _own[0] != os.getpid() or not os.path.isdir(_own[1]):
         base = prepare_sockets()
-        remove_dead(base)
+        remove_dead_sockets(base)
         try:
             path = _make(base)
         except OSError as error:
@@ -61,8 +61,9 @@ def prepare_sockets() -> str:
     return base
 
 
-def remove_dead(base: str) -> None:
-    """Remove the directories of processes of this user that have ended without doing so themselves."""
+def remove_dead_sockets(base: str) -> int:
+    """Remove the directories of processes of this user that have ended without doing so themselves; their number."""
+    removed = 0
     with os.scandir(base) as entries:
         found = [entry.path for entry in entries if _NAME.fullmatch(entry.name)]
     for path in found:
@@ -73,10 +74,12 @@ def remove_dead(base: str) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path, ignore_errors=True)
+            removed += not os.path.exists(path)
         except BlockingIOError:
             pass
         finally:
             os.close(descriptor)
+    return removed
 
 
 def _make(base: str) -> str:
