@@ -128,8 +128,12 @@ def fake_celery(overlay: Path) -> None:
     (overlay / "celery" / "signals.py").write_text(
         "class Signal:\n    connect = disconnect = lambda *args, **options: None\n"
         "celeryd_init = worker_process_init = worker_process_shutdown = Signal()\n"
-        "worker_ready = before_task_publish = Signal()\n",
+        "worker_init = worker_ready = before_task_publish = Signal()\n",
         encoding="utf-8",
+    )
+    (overlay / "celery" / "states.py").write_text("RETRY = REJECTED = None\n", encoding="utf-8")
+    (overlay / "celery" / "exceptions.py").write_text(
+        "SoftTimeLimitExceeded = Terminated = TimeLimitExceeded = WorkerLostError = OSError\n", encoding="utf-8"
     )
 
 

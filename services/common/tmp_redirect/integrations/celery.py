@@ -22,7 +22,8 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from celery import signals
+from celery import signals, states
+from celery.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExceeded, WorkerLostError
 
 try:
     import wrapt
@@ -35,9 +36,13 @@ from ..patches import Patches, installed
 from ..propagate import Environment, wrap
 from ..scope import current, current_workflow, enter, return_to
 from ..settings import current as current_settings
+from ..stderr import say
+from ..workflow_id import check
 from ..workspace import check_root, prepare_outside
+from .celery_ends import end, note_begun, note_published
 from .celery_events import install as install_events
 from .celery_events import send_pending
+from .celery_sweep import SWEEP, register
 
 HEADER = "tmp_redirect_workflow"  # of a message: the workflow that it was published from
 _EX_CONFIG = 78
@@ -58,6 +63,7 @@ def install(trace: ModuleType, patches: Patches) -> None:
     if hasattr(consumer, "build_tracer"):  # bound by name before; it isn't yet where it is importing this
         patches.replace(consumer, "build_tracer", wrapper)
     _connect(signals.celeryd_init, _check_root, patches)
+    _connect(signals.worker_init, register, patches)
     _connect(signals.worker_process_init, _follow_scope, patches)
     _connect(signals.worker_ready, _send_events, patches)
     _connect(signals.worker_process_shutdown, _summarise, patches)
@@ -126,35 +132,65 @@ def _summarise(**_: Any) -> None:
     summarise()
 
 
-def _publish_scope(headers: dict[str, Any] | None = None, **_: Any) -> None:
+def _publish_scope(headers: dict[str, Any] | None = None, body: Any = None, **_: Any) -> None:
     workflow = current_workflow()
-    if workflow is not None and headers is not None:
-        headers.setdefault(HEADER, workflow)
+    if headers is not None:
+        if workflow is not None:
+            headers.setdefault(HEADER, workflow)
+        if headers.get("id") and isinstance(body, (tuple, list)):  # not of the older protocol
+            note_published(workflow_of(headers["id"], body[0], body[1], headers), headers["id"])
 
 
 def _build_tracer(wrapped: Callable[..., Tracer], _: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Tracer:
     trace = wrapped(*args, **options)
+    name, app = args[0], args[1].app
+    if name == SWEEP:
+        return trace  # of no workflow
 
     def trace_task(task_id: str, task_args: Sequence[Any], task_options: Mapping[str, Any], request: Any = None) -> Any:
-        scope = _Returning()
+        scope, run, workflow, noted = _Returning(), trace, None, False
+        is_eager = not request or request.get("is_eager")
         try:
             try:
                 try:
                     workflow = workflow_of(task_id, task_args, task_options, request or {})
-                    if workflow is not None or not (request and request.get("is_eager")):  # which inherits the scope
-                        scope.enter(workflow)
+                    if workflow is not None or not is_eager:  # which inherits the scope
+                        scope.enter(workflow, f"{name}:{task_id}")
+                        noted = not is_eager and note_begun(workflow, task_id)
                 except (InvalidWorkflowId, WorkspaceError) as error:
-                    refuse = wrapped(*_with_task_that_raises(error, *args), **options)
-                    return refuse(task_id, task_args, task_options, request)
-                return trace(task_id, task_args, task_options, request)
+                    run = wrapped(*_with_task_that_raises(error, *args), **options)
+                    workflow = workflow if isinstance(error, WorkspaceError) else None
+                result = run(task_id, task_args, task_options, request)
             finally:
                 scope.end()
         finally:
             scope.end()  # again: the exception of a soft time limit may have come in the middle of the first
-            if request and not request.get("is_eager"):
-                send_pending(args[1].app, request.get("hostname"))
+            if not is_eager:
+                send_pending(app, request.get("hostname"))
+        if workflow is not None and not is_eager:
+            _end(workflow, task_id, request, result, noted=noted)
+        return result
 
     return trace_task
+
+
+def _end(workflow: str, task_id: str, request: Mapping[str, Any], result: Any, *, noted: bool) -> None:
+    """A task has ended, and its tracer has returned `result`, whose second item is `None` for a success."""
+    info = result[1]
+    state = states.SUCCESS if info is None else info.state
+    if state == states.REJECTED and info.retval.requeue:
+        note_published(workflow, task_id)
+    _in_peace(end, workflow, task_id, request, state, noted=noted)
+
+
+def _in_peace(function: Callable[..., None], workflow: str, task_id: str, *args: Any, **options: Any) -> None:
+    """Do what comes after a task, which must not fail because of it."""
+    try:
+        function(workflow, task_id, *args, **options)
+    except SoftTimeLimitExceeded:  # too late: the task has ended
+        pass
+    except Exception as error:  # noqa: BLE001
+        say(f"the workspace of workflow {workflow!r} is left to the next sweep: {error!r} after task {task_id}")
 
 
 def _call(original: Callable[..., Any], task: Any, /, *args: Any, **options: Any) -> Any:
@@ -163,7 +199,7 @@ def _call(original: Callable[..., Any], task: Any, /, *args: Any, **options: Any
         return original(task, *args, **options)
     scope = _Returning()
     try:
-        scope.enter(workflow)
+        scope.enter(workflow, task.name)
         return original(task, *args, **options)
     finally:
         scope.end()
@@ -171,13 +207,48 @@ def _call(original: Callable[..., Any], task: Any, /, *args: Any, **options: Any
 
 def _settle(original: Callable[..., Any], request: Any, /, *args: Any, **options: Any) -> Any:
     """What a worker's main process does for a task that can't do it itself."""
-    scope = _Returning()
+    scope, workflow, state = _Returning(), None, None
     try:
-        with contextlib.suppress(InvalidWorkflowId, WorkspaceError):
-            scope.enter(workflow_of(request.id, request.args, request.kwargs, request.request_dict))
+        with contextlib.suppress(InvalidWorkflowId):
+            found = workflow_of(request.id, request.args, request.kwargs, request.request_dict)
+            workflow = None if found is None else check(found)
+            scope.enter(workflow, prepared=False)
+        if workflow is not None:
+            state = _state_of_the_dead(original.__name__, request, args)
+            if state == states.RETRY:  # before somebody gets its message again
+                note_published(workflow, request.id)
         return original(request, *args, **options)
     finally:
         scope.end()
+        if workflow is not None and state is not None:
+            noted = note_begun(workflow, request.id) if state == states.REVOKED else False
+            _in_peace(end, workflow, request.id, request.request_dict, state, noted=noted)
+
+
+def _state_of_the_dead(method: str, request: Any, args: tuple[Any, ...]) -> Any:
+    """How a task ends whose process was killed, or never had it: `RETRY` if its message goes back to the queue.
+
+    `None` where the process has seen to the end itself.
+    """
+    if method == "_announce_revoked":
+        return states.REVOKED
+    if method == "on_timeout":
+        soft = args[0]
+        return None if soft else _after_the_limit(request.task)
+    error = getattr(args[0].exception, "exc", args[0].exception)  # of an ExceptionWithTraceback
+    if isinstance(error, Terminated):
+        return states.REVOKED
+    if isinstance(error, TimeLimitExceeded):
+        return _after_the_limit(request.task)
+    if isinstance(error, WorkerLostError):
+        return states.RETRY if request.task.acks_late and request.task.reject_on_worker_lost else states.FAILURE
+    return None
+
+
+def _after_the_limit(task: Any) -> Any:
+    acks = getattr(task, "acks_on_timeout", None)  # from Celery 5.7 on; not set, it's the older one
+    acks = task.acks_on_failure_or_timeout if acks is None else acks
+    return states.RETRY if task.acks_late and not acks else states.FAILURE
 
 
 class _EagerCanvas:
@@ -208,8 +279,8 @@ class _Returning:
         self._before = current()
         self._ended = False
 
-    def enter(self, workflow: str | None) -> None:
-        enter(workflow)
+    def enter(self, workflow: str | None, label: str = "scope", *, prepared: bool = True) -> None:
+        enter(workflow, label, prepared=prepared)
         _set_environment()
         canvas = _eager_canvas.get()
         if canvas is not None and workflow is not None:

@@ -1,0 +1,80 @@
+"""When a workflow of Celery tasks has ended, and what becomes of its workspace then.
+
+It has ended with a task that is final where nothing is left to come: the task has no callbacks, chain or chord, no
+other task of the workflow runs, and none was published that hasn't begun. The last is known from marks among the
+leases, which whoever publishes a task makes and whoever runs it removes. A member of a group that was published by a
+program without the shim doesn't know its siblings, so it ends nothing: then the sweep does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from celery import states
+
+from ..errors import InvalidWorkflowId
+from ..lifecycle import purge_if_over, unmark
+from ..lifecycle.leases import OVER, mark, quote
+from ..lifecycle.purge import purge
+from ..observers import tell
+from ..settings import Settings
+from ..settings import current as current_settings
+from ..workflow_id import check
+
+_TO_COME_AGAIN = (states.RETRY, states.REJECTED)
+
+
+def note_published(workflow: object, task_id: str) -> None:
+    """A task of a workflow is about to be published, or its message goes back to the queue."""
+    settings = current_settings()
+    if settings.keep != "all" and workflow is not None:
+        with contextlib.suppress(InvalidWorkflowId, OSError):  # the task will say it; a program may have no volume
+            mark(settings, check(workflow), _pending(task_id))
+
+
+def note_begun(workflow: str | None, task_id: str) -> bool:
+    """The task runs, or will never; whether its publisher has noted it."""
+    settings = current_settings()
+    return settings.keep != "all" and workflow is not None and unmark(settings, workflow, _pending(task_id))
+
+
+def end(workflow: str, task_id: str, request: Mapping[str, Any], state: str, *, noted: bool) -> None:
+    """A task has ended in `state`, and has left its scope: if its workflow has ended with it, purge the workspace."""
+    settings = current_settings()
+    if settings.keep == "all":
+        return
+    failure = f"failed~{quote(request.get('root_id') or task_id)}" if settings.keep == "failed" else ""
+    with contextlib.suppress(OSError):
+        if state == states.FAILURE and failure:
+            mark(settings, workflow, failure)
+            tell("kept")
+        elif not _ends_something(request, state, noted=noted):
+            purge_if_over(settings, workflow, unless=failure)
+        elif any(name.startswith("lease~") for name in _purge(settings, workflow, failure)):
+            # Who uses it may end no workflow of its own accord: a script, a task that has passed its work on and is
+            # about to end, a process that is about to be killed. Again, as it may have gone before the mark was there.
+            mark(settings, workflow, OVER)
+            _purge(settings, workflow, failure)
+
+
+def _purge(settings: Settings, workflow: str, failure: str) -> list[str]:
+    """Who is in the way."""
+    outcome = purge(settings, workflow, unless=failure)
+    if outcome.state == "kept":
+        tell("kept")
+    return outcome.users
+
+
+def _ends_something(request: Mapping[str, Any], state: str, *, noted: bool) -> bool:
+    if state in _TO_COME_AGAIN or request.get("chord"):
+        return False
+    if state == states.SUCCESS and (request.get("chain") or request.get("callbacks")):
+        return False
+    # The body of a chord has the group's id, but no place in it.
+    return noted or not request.get("group") or request.get("group_index") is None
+
+
+def _pending(task_id: str) -> str:
+    return f"pending~{quote(task_id)}"
