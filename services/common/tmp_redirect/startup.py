@@ -36,6 +36,7 @@ _PARTS = {
     "celery.app.amqp": ("integrations.celery", "install_publisher"),
     "celery.app.task": ("integrations.celery", "install_task"),
     "celery.worker.request": ("integrations.celery", "install_request"),
+    "prometheus_client": ("integrations.prometheus", "install"),
 }
 _SWITCHING_PARTS = {
     "threading": ("propagate.threads", "install"),

@@ -32,7 +32,7 @@ def check(call: str, path: object, dir_fd: int | None = None, *, inside: bool = 
     """
     name = _absolute(path, dir_fd)
     if name is not None and _is_suspect(name):
-        _judge(call, name, inside=inside, new=new)
+        _judge("calls", call, name, inside=inside, new=new)
 
 
 def check_links(
@@ -41,7 +41,7 @@ def check_links(
     """As `check`, but wherever links lead. If the path was `checked`, what `check` has recorded isn't once more."""
     name = _absolute(path, dir_fd)
     if name is not None and not (checked and _is_suspect(name)):
-        _judge(call, name, inside=inside, new=new)
+        _judge("audit", call, name, inside=inside, new=new)
 
 
 def _absolute(path: object, dir_fd: int | None) -> str | None:
@@ -76,7 +76,7 @@ def _is_suspect(name: str) -> bool:
     return is_system_temp(spelled) and not _is_allowed(spelled)
 
 
-def _judge(call: str, name: str, *, inside: bool, new: bool) -> None:
+def _judge(layer: str, call: str, name: str, *, inside: bool, new: bool) -> None:
     directory, last = os.path.split(name.rstrip("/"))
     if inside or last in (".", ".."):
         target = os.path.realpath(name)
@@ -91,7 +91,7 @@ def _judge(call: str, name: str, *, inside: bool, new: bool) -> None:
     elif target in SYSTEM_TEMP or (new and os.path.lexists(target)):
         return
     if is_system_temp(target) and not _is_allowed(target):
-        _violation(call, target)
+        _violation(layer, call, target)
 
 
 def _is_allowed(path: str) -> bool:
@@ -100,10 +100,10 @@ def _is_allowed(path: str) -> bool:
     return any(is_below(path, directory) or is_below(path, os.path.realpath(directory)) for directory in allowed)
 
 
-def _violation(call: str, path: str) -> None:
+def _violation(layer: str, call: str, path: str) -> None:
     workflow = current_workflow()
     enforce = current().mode == "enforce" and not _tolerant
-    record(call, path, workflow, "refused" if enforce else "violation")
+    record(layer, call, path, workflow, "refused" if enforce else "violation")
     if enforce:
         raise TmpFallbackError(
             errno.EACCES,

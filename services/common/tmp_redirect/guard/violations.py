@@ -26,13 +26,15 @@ MOST = 1000  # distinct call sites that are kept; a program that makes up file n
 class Violation:
     """One call site that would create, or created, something in system temp.
 
-    `call` is the function's name, `path` the absolute path of the first attempt, `where` `file:line`, `function` the
-    calling function's name, `workflow` the workflow id or `None`, `count` how often it happened.
+    `layer` is the layer of the guard that saw it, `call` the function's name, `path` the absolute path of the first
+    attempt, `where` `file:line`, `function` the calling function's name, `workflow` the workflow id or `None`, `count`
+    how often it happened.
     """
 
-    __slots__ = ("call", "count", "function", "path", "where", "workflow")
+    __slots__ = ("call", "count", "function", "layer", "path", "where", "workflow")
 
-    def __init__(self, call: str, path: str, where: str, function: str, workflow: str | None) -> None:
+    def __init__(self, layer: str, call: str, path: str, where: str, function: str, workflow: str | None) -> None:
+        self.layer = layer
         self.call = call
         self.path = path
         self.where = where
@@ -62,7 +64,7 @@ class _Seen:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.sites: dict[tuple[str, str], Violation] = {}
+        self.sites: dict[tuple[str, str, str], Violation] = {}
         self.total = 0
         self.summed_up = 0
         self.journal: str | None = None
@@ -72,18 +74,18 @@ _seen = _Seen()
 _listeners: "list[Listener]" = []
 
 
-def record(call: str, path: str, workflow: str | None, verdict: str) -> Violation:
+def record(layer: str, call: str, path: str, workflow: str | None, verdict: str) -> Violation:
     """Count an attempt to create `path`; log it with `verdict` if its call site is new."""
     seen = _of_this_process()
     seen.total += 1
     frame = _caller(sys._getframe(1))
     where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-    violation = seen.sites.get((call, where))
+    violation = seen.sites.get((layer, call, where))
     is_new = violation is None and len(seen.sites) < MOST
     if violation is None:
-        violation = Violation(call, path, where, frame.f_code.co_name, workflow)
+        violation = Violation(layer, call, path, where, frame.f_code.co_name, workflow)
     if is_new:
-        seen.sites[call, where] = violation
+        seen.sites[layer, call, where] = violation
         _log(seen, violation, verdict)
     violation.count += 1
     for listener in _listeners:
