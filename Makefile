@@ -15,10 +15,11 @@ test: lint
 	tests/private-tmp $(BIN)/python -m pytest --shim-off --quiet -r f
 	tests/private-tmp $(BIN)/python -m pytest
 
-# Random trees until 10,000 files were seen, and a thousand path forms; SOAK=<the seed it printed> repeats a run.
+# Random trees until 10,000 files were seen, a thousand path forms, and a thousand processes that are killed;
+# SOAK=<the seed it printed> repeats a run.
 SOAK ?= new
 soak: $(VENV)/test.stamp
-	SOAK=$(SOAK) tests/private-tmp $(BIN)/python -m pytest -s --timeout 1800 tests/test_trees.py tests/test_path_forms.py
+	SOAK=$(SOAK) tests/private-tmp $(BIN)/python -m pytest -s --timeout 1800 tests/test_trees.py tests/test_path_forms.py tests/test_lifecycle.py
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check $(SOURCES)
