@@ -87,7 +87,7 @@ class Site:
 def listing(directory: Path, name: str) -> dict[str, set[str]]:
     found = defaultdict(set)
     for path in directory.rglob(f"{name}*"):
-        if path.is_file():
+        if path.is_file() and ".leases" not in path.parts:
             found[str(path.parent.relative_to(directory))].add(path.name.rpartition(".")[0])
     return dict(found)
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.celery_workers import answer
 from tests.sites import PATIENCE, Site
 
 pytestmark = pytest.mark.promise
+SOAK = os.environ.get("SOAK")
 QUEUES = ("first", "second")
 
 
@@ -63,18 +65,19 @@ class Ends(Site):
 
     def left(self, workflow: str) -> tuple[object, ...]:
         """What is in the way of `is_gone`."""
-        return self.files(workflow), self.marks(workflow), sorted((self.root / ".trash").rglob("*"))
+        places = [self.root / workflow, self.root / ".leases" / workflow, *(self.root / ".trash").rglob("*")]
+        return self.files(workflow), self.marks(workflow), [str(place) for place in places if place.exists()]
 
-    def sweep(self) -> None:
-        """Sweep as a program of its own."""
-        command = [sys.executable, "-m", "services.common.tmp_redirect", "sweep"]
-        subprocess.run(command, env=self.env, check=True, stdout=subprocess.DEVNULL)
+    def sweep(self, **env: str) -> None:
+        """Sweep as a program of its own, for which everything is old enough."""
+        command = [sys.executable, "-m", "services.common.tmp_redirect", "sweep", "--older-than", "0s"]
+        subprocess.run(command, env=self.env | env, check=True, stdout=subprocess.DEVNULL)
 
     def marks(self, workflow: str) -> list[str]:
         """The kinds of the files among the leases."""
         with contextlib.suppress(FileNotFoundError):
             found = os.listdir(self.root / ".leases" / workflow)
-            return sorted(name.partition("~")[0] for name in found if name != "ours")
+            return sorted(name.partition("~")[0] for name in found if not name.startswith("ours"))
         return []
 
 
@@ -312,6 +315,54 @@ def test_other_files_of_the_workflow_stay(site: Ends) -> None:
     assert site.wait_until(lambda: not (site.root / ".leases" / wf).exists())
     assert (frames / "1.png").read_bytes() == b"png"
     assert sorted(os.listdir(site.root / wf)) == ["frames", "result.json"]
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads", "gevent", "eventlet"])
+def test_the_other_pools(tmp_path: Path, overlay: Path, helpers: Path, mode: str, pool: str) -> None:
+    if pool in ("gevent", "eventlet") and find_spec(pool) is None:
+        pytest.skip(f"{pool} is not installed")
+    with ends_at_work(tmp_path, overlay, helpers, mode, "failed", pool) as site:
+        wf, failing = site.workflow(), site.workflow()
+        tasks = [site.task(wf, "write"), site.then("retry_once", "second"), site.then("write", name="last")]
+        said = answer(chain(tasks).apply_async())
+        assert said["seen"][-1] == ["last", "retry_once-0", "retry_once-1", "write"]
+        assert said["directory"] == str(site.root / wf / "tmp")
+        assert site.wait_until(lambda: site.is_gone(wf)), site.left(wf)
+        with pytest.raises(KeyError):
+            answer(site.task(failing, "fail").apply_async())
+        assert site.wait_until(lambda: site.marks(failing) == ["failed"])
+        assert site.files(failing) == ["fail"]
+
+
+def test_a_process_that_is_killed_after_any_change(tmp_path: Path, overlay: Path, helpers: Path, mode: str) -> None:
+    """The shim's, from the end of one task to the end of the next chain, whose message is then delivered again."""
+    with ends_at_work(tmp_path, overlay, helpers, mode, "none", concurrency=1) as site:
+        for changes in range(1, 1000, 1 if SOAK else 4):
+            wf, mark = site.workflow(), site.root / f"killed-{changes}"
+            arm = site.task(f"{wf}-arm", "arm", changes=changes, mark=str(mark))
+            del arm.kwargs["name"]
+            arm.apply_async()
+            said = answer(chain(site.task(wf, "write"), site.then("write", name="last")).apply_async())
+            assert said["directory"] == str(site.root / wf / "tmp")
+            assert "last" in said["seen"][-1], "its own file"
+            if not mark.exists():
+                break
+            assert site.wait_until(lambda: site.sweep(TMP_REDIRECT_TTL="0s") or site.is_gone(wf)), (
+                changes,
+                site.left(wf),
+            )
+            assert site.wait_until(lambda: site.is_gone(f"{wf}-arm")), site.left(f"{wf}-arm")
+        assert changes > 15
+
+
+def test_the_sweep_by_beat(tmp_path: Path, overlay: Path, helpers: Path, mode: str) -> None:
+    with ends_at_work(tmp_path, overlay, helpers, mode, "all") as site:
+        wf = site.workflow()
+        assert answer(site.task(wf, "write").apply_async())["directory"] == str(site.root / wf / "tmp")
+        files = ["--schedule", str(site.root / "schedule"), "--pidfile", str(site.root / "pid")]
+        command = [sys.executable, "-m", "celery", "-A", "ends_app", "beat", *files]
+        with site.servers.process("beat", command, {**site.env, "BEAT": "1"}):
+            assert site.wait_until(lambda: site.is_gone(wf)), site.left(wf)
 
 
 def test_a_worker_that_is_killed_and_its_task_delivered_to_another(

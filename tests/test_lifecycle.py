@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -205,7 +205,11 @@ def hosts(tmp_path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def leases_of(root: Path, workflow: str = "wf") -> list[str]:
     directory = root / ".leases" / workflow
-    return sorted(path.name for path in directory.iterdir() if path.name != "ours") if directory.exists() else []
+    return (
+        sorted(path.name for path in directory.iterdir() if not path.name.startswith("ours"))
+        if directory.exists()
+        else []
+    )
 
 
 @pytest.mark.promise
@@ -253,7 +257,6 @@ def halt(*arguments):
     {halt}
     return found
 purge._judge = halt
-os.makedirs(current().workspace_of("wf"))
 print(purge.purge(current(), "wf").state, flush=True)
 wait()
 """
@@ -263,6 +266,7 @@ def test_a_purge_that_died_on_another_host_is_in_the_way_for_a_while(
     shim_env: dict[str, str], root: Path, hosts: tuple[tuple[str, ...], tuple[str, ...]]
 ) -> None:
     alpha, beta = hosts
+    (root / "wf" / "tmp").mkdir(parents=True)
     with program(HALTED.format(halt="os._exit(9)", patience=10), shim_env, *alpha) as dying:
         dying.popen.wait()
     assert [name.partition("~")[0] for name in leases_of(root)] == ["purge"]
@@ -276,11 +280,11 @@ def test_a_purge_that_died_on_another_host_is_in_the_way_for_a_while(
 
 def test_a_purge_that_was_halted_gives_up(shim_env: dict[str, str], root: Path) -> None:
     """As on a virtual machine that is paused: when it goes on, somebody has begun to use the workspace."""
-    with (
-        program(HALTED.format(halt="wait()", patience=1), shim_env) as purging,
-        program(IMPATIENT.format(patience=1) + HOLD, shim_env) as holder,
-    ):
+    (root / "wf" / "tmp").mkdir(parents=True)
+    with ExitStack() as stack:
+        purging = stack.enter_context(program(HALTED.format(halt="wait()", patience=1), shim_env))
         purging.says()
+        holder = stack.enter_context(program(IMPATIENT.format(patience=1) + HOLD, shim_env))
         holder.says()
         purging.go_on()
         assert purging.says() == "deferred"

@@ -110,9 +110,10 @@ def user_of(env: dict[str, str], workflow: str | None, code: str = "") -> Iterat
     """A process that has taken a lease, until its stdin ends."""
     script = (
         "import os, sys\n"
-        "from services.common.tmp_redirect.lifecycle import take\n"
+        "from services.common.tmp_redirect.lifecycle import new_name, take\n"
         "from services.common.tmp_redirect.settings import Settings\n"
-        f"print(take(Settings(os.environ), {workflow!r}, 'a task'), flush=True)\n{code}\nsys.stdin.read()"
+        "lease = new_name('lease', 'a task')\n"
+        f"take(Settings(os.environ), {workflow!r}, lease)\nprint(lease, flush=True)\n{code}\nsys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, TypeVar
 
+    from .settings import Settings
+
     F = TypeVar("F", bound=Callable[..., Any])
     T = TypeVar("T")
 
@@ -146,22 +148,19 @@ def call_in(scope: Scope, function: "Callable[..., T]", /, *args: "Any", **optio
 
 
 def _prepare(scope: Scope, label: str) -> str:
-    from .lifecycle import OURS, mark, new_lease, take
-    from .workspace import check_allowed, prepare, prepare_outside
+    from .lifecycle import new_name, take
+    from .workspace import check_allowed, prepare_outside
 
     settings = current_settings()
-    made: list[str] = []
     check_allowed(settings, scope.workflow)
     if scope.lease is None:
-        scope.lease = new_lease(label)  # noted before it is there: an exception may come between any two lines
+        scope.lease = new_name("lease", label)  # noted before it is there: an exception may come between any two lines
     try:
         take(settings, scope.workflow, scope.lease)
         if scope.workflow is None:
             scope.workspace = prepare_outside(settings)
         else:
-            scope.workspace = prepare(settings, scope.workflow, made)
-        if scope.workflow in made:
-            mark(settings, scope.workflow, OURS)
+            scope.workspace = _prepare_workflow(settings, scope.workflow)
     except BaseException:
         _release(scope)
         raise
@@ -169,6 +168,21 @@ def _prepare(scope: Scope, label: str) -> str:
         _release_at_exit()
     scope.prepared = scope.workspace
     return scope.workspace
+
+
+def _prepare_workflow(settings: "Settings", workflow: str) -> str:
+    from .lifecycle import mark, new_name, unmark
+    from .workspace import prepare
+
+    if os.path.isdir(f"{settings.root}/{workflow}"):
+        return prepare(settings, workflow)
+    made: list[str] = []
+    ours = new_name("ours")
+    mark(settings, workflow, ours)  # before it is there: a directory that nobody knows to be ours would stay
+    workspace = prepare(settings, workflow, made)
+    if workflow not in made:
+        unmark(settings, workflow, ours)
+    return workspace
 
 
 def _release(scope: Scope, *, purge: bool = True) -> None:

@@ -16,8 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .settings import Settings
 
-# O_PATH needs no more than the right to pass through a directory, as using a path does.
-_ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_ROOT = os.O_DIRECTORY | os.O_CLOEXEC
 _BELOW = _ROOT | os.O_NOFOLLOW
 _AS_ABOVE = -1  # as a mode: that of the directory above, as services of several users share what they share the root
 _USERS = -2  # what the user's own makedirs would give it
@@ -99,11 +98,11 @@ def open_existing(settings: "Settings", *names: str) -> int:
 
     Raises `FileNotFoundError` where it doesn't exist, or the `OSError` of what is there instead: no link is followed.
     """
-    descriptor = posix.open(settings.root, _ROOT)
+    descriptor = _open_directory(settings.root, _ROOT)
     for name in names:
         above = descriptor
         try:
-            descriptor = posix.open(name, _BELOW, dir_fd=above)
+            descriptor = _open_directory(name, _BELOW, above)
         finally:
             os.close(above)
     return descriptor
@@ -112,7 +111,7 @@ def open_existing(settings: "Settings", *names: str) -> int:
 def check_root(settings: "Settings") -> None:
     """Raise `WorkspaceError` unless directories can be made and written in the root."""
     try:
-        descriptor = posix.open(settings.root, _ROOT)
+        descriptor = _open_directory(settings.root, _ROOT)
         try:
             _check_usable(descriptor, settings.min_free)
         finally:
@@ -141,7 +140,7 @@ def _open(
     """
     at, made = settings.root, [] if made is None else made
     try:
-        descriptor = posix.open(at, _ROOT)
+        descriptor = _open_directory(at, _ROOT)
     except OSError as error:
         raise WorkspaceError(
             error.errno, f"{whose} can't have {path}: {_root_error(settings, error).strerror}", path
@@ -161,11 +160,22 @@ def _open(
         raise WorkspaceError(error.errno, f"{whose} can't have {path}: {_cause(error, at)}", path) from None
 
 
+def _open_directory(path: str, flags: int, above: int | None = None) -> int:
+    """Open for reading makes an NFS client ask the server (nfs(5), close-to-open), which O_PATH does not.
+
+    Without that it may go on for a minute with a directory that another host has taken away or made anew.
+    """
+    try:
+        return posix.open(path, flags | os.O_RDONLY, dir_fd=above)
+    except PermissionError:  # O_PATH needs no more than the right to pass through a directory, as using a path does
+        return posix.open(path, flags | os.O_PATH, dir_fd=above)
+
+
 def _step(parent: int, name: str, mode: int, made: list[str]) -> int:
     """The descriptor of the directory `name` below the descriptor `parent`, which is made if it is missing."""
     while True:
         try:
-            descriptor = posix.open(name, _BELOW, dir_fd=parent)
+            descriptor = _open_directory(name, _BELOW, parent)
             break
         except FileNotFoundError:  # the second time too, where it was removed as it was empty
             pass

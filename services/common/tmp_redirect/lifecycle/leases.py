@@ -8,7 +8,7 @@ Its name says everything, so that it is there whole or not at all, and `mkdir`, 
     pending~<task id>                 a task of the workflow was published and has not begun
     failed~<root id>                  a task of that canvas has failed
     over                              the workflow has ended while somebody used the workspace
-    ours                              the workflow's directory was made for the workspace, and goes with it if empty
+    ours~<holder>~<number>            the workflow's directory was made for the workspace, and goes with it if empty
 
 Starting and purging exclude each other as in Dekker's algorithm. Who starts writes its lease first and then looks for
 purges; who purges writes that first and then looks for leases. So at least one of them sees the other: the one that
@@ -17,6 +17,7 @@ for a purge that died: on this host it is seen to be dead, and any is taken for 
 held up for half that long gives up by itself.
 """
 
+import errno
 import os
 import posix  # its functions are not guarded, and what is done here is done below the root
 import time
@@ -30,17 +31,12 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 OVER = "over"
-OURS = "ours"
+GONE = (errno.ENOENT, errno.ESTALE)  # the second on NFS, where another host has removed what is open here
 PATIENCE = 10  # seconds that a purge may be in the way of a start; it takes less than a millisecond
 _LONGEST = 120  # characters of a label
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 _number = 0
-
-
-def new_lease(label: str) -> str:
-    """A name for a lease of this process; `label` is for people who look who it is."""
-    return new_name("lease", label)
 
 
 def take(settings: "Settings", workflow: str | None, lease: str) -> None:
@@ -54,9 +50,9 @@ def take(settings: "Settings", workflow: str | None, lease: str) -> None:
             create(directory, lease)
             _wait_for_purges(directory)
             return
-        except FileNotFoundError:
-            continue  # the directory was removed while we looked: nobody had used it
         except OSError as error:
+            if error.errno in GONE:
+                continue  # the directory was removed while we looked: nobody had used it
             path = settings.workspace_of(workflow)
             raise WorkspaceError(
                 error.errno,
@@ -75,8 +71,9 @@ def mark(settings: "Settings", workflow: str | None, name: str) -> None:
         try:
             create(directory, name)
             return
-        except FileNotFoundError:
-            continue  # see `take`
+        except OSError as error:
+            if error.errno not in GONE:  # see `take`
+                raise
         finally:
             os.close(directory)
 
@@ -91,7 +88,7 @@ def unmark(settings: "Settings", workflow: str | None, name: str) -> bool:
 
 
 def new_name(kind: str, label: str = "") -> str:
-    """A name for a file of this process that no other file has."""
+    """A name for a file of this process that no other file has; `label` is for people who look who it is."""
     global _number
     _number += 1
     return f"{kind}~{own_holder()}~{_number}" + (f"~{quote(label)}" if label else "")
@@ -115,7 +112,9 @@ def remove(directory: int, name: str) -> bool:
     """Remove the file `name`; whether it was there. Raises `OSError`."""
     try:
         posix.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
         return False
     return True
 
@@ -151,9 +150,18 @@ def _wait_for_purges(directory: int) -> None:
             elif name.startswith("purge~"):
                 if is_late or holder_is_alive(name) is False:
                     remove(directory, name)
-                else:
+                elif _is_there(directory, name):
                     in_the_way = True
         if not in_the_way:
             return
         time.sleep(pause)
         pause = min(2 * pause, 0.05)
+
+
+def _is_there(directory: int, name: str) -> bool:
+    """Whether a file that was listed exists: to open it asks the server, which to list need not on NFSv3."""
+    try:
+        os.close(posix.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory))
+    except OSError as error:
+        return error.errno not in GONE
+    return True

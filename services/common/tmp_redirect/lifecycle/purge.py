@@ -13,7 +13,7 @@ from ..errors import WorkspaceError
 from ..observers import tell
 from ..settings import OUTSIDE, TMP
 from ..workspace import open_existing, open_leases, open_trash
-from .leases import OURS, OVER, PATIENCE, create, holder_is_alive, kind_of, names, new_name, remove
+from .leases import GONE, PATIENCE, create, holder_is_alive, kind_of, names, new_name, remove
 from .removal import remove as remove_tree
 
 TYPE_CHECKING = False
@@ -85,10 +85,9 @@ def purge(
         if outcome.state == "purged" and trash is not None:
             empty(trash, mark, outcome, most)
             tell("deferred" if outcome.reason else "purged")
-    except FileNotFoundError:  # another purge was faster, and has removed the leases' directory as well
-        outcome = Outcome("gone")
     except OSError as error:
-        outcome = Outcome("deferred", str(error.strerror))
+        # Another purge was faster, and has removed the leases' directory as well; or it's left to the next sweep.
+        outcome = Outcome("gone") if error.errno in GONE else Outcome("deferred", str(error.strerror))
     finally:
         os.close(directory)
         if trash is not None:
@@ -162,8 +161,6 @@ def _take_away(settings: "Settings", workflow: str | None, trash: int, mark: str
         try:
             posix.rmdir(TMP, dir_fd=parent)  # most are empty
             outcome.inodes = 1
-        except FileNotFoundError:
-            return Outcome("gone")
         except OSError as error:
             if error.errno not in _NOT_AN_EMPTY_DIRECTORY:
                 raise
@@ -174,6 +171,10 @@ def _take_away(settings: "Settings", workflow: str | None, trash: int, mark: str
                 posix.rename(mark, TMP, src_dir_fd=trash, dst_dir_fd=parent)
                 raise
         return outcome
+    except OSError as error:
+        if error.errno in GONE:
+            return Outcome("gone")
+        raise
     finally:
         os.close(parent)
 
@@ -186,10 +187,10 @@ def _check(deadline: float) -> None:
 def _forget(settings: "Settings", workflow: str | None, directory: int) -> None:
     """Remove what the leases' directory says of what is over, and the directory that was made for the workspace."""
     found = names(directory)
-    if workflow is None or OURS in found:
+    if workflow is None or "ours" in map(kind_of, found):
         _remove_if_empty(os.path.dirname(settings.workspace_of(workflow)))
     for name in found:
-        if kind_of(name) in ("failed", OVER, OURS):
+        if kind_of(name) in ("failed", "over", "ours"):
             remove(directory, name)
 
 
