@@ -20,7 +20,8 @@ test: lint
 SOAK ?= new
 soak: $(VENV)/test.stamp
 	SOAK=$(SOAK) tests/private-tmp $(BIN)/python -m pytest -s --timeout 1800 \
-		tests/test_trees.py tests/test_path_forms.py tests/test_lifecycle.py tests/test_ends.py -k 'not test_ends or killed'
+		tests/test_trees.py tests/test_path_forms.py tests/test_lifecycle.py tests/test_nfs.py tests/test_ends.py \
+		-k 'not test_ends or killed'
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check $(SOURCES)

@@ -293,3 +293,36 @@ def test_a_purge_that_was_halted_gives_up(shim_env: dict[str, str], root: Path) 
         assert holder.says() == "", "its file is there"
         holder.end()
         assert purge(shim_env) == "purged"
+
+
+@pytest.mark.promise
+def test_the_environment_follows_a_thousand_workflows_without_growing(shim_env: dict[str, str], root: Path) -> None:
+    """What setenv(3) of glibc would keep; a native child tells what is there."""
+    body = f"""
+import subprocess
+from services.common.tmp_redirect.propagate import Environment
+from services.common.tmp_redirect.scope import current, enter, return_to
+def grown():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+environment, before = Environment(), current()
+for number in range(6000):
+    workflow = f"{{number}}-" + "x" * 100
+    enter(workflow)
+    environment.follow(current())
+    return_to(before)
+    if number % 1000 == 0:
+        environment.follow(current())
+        assert "TMP_REDIRECT_SCOPE" not in os.environ and "TMPDIR" not in os.environ
+        enter(workflow)
+        environment.follow(current())
+        env = subprocess.run(["/usr/bin/env"], env=None, capture_output=True, text=True, check=True).stdout.splitlines()
+        assert f"TMPDIR={root}/{{workflow}}/tmp" in env and f"TMP_REDIRECT_SCOPE={{workflow}}" in env
+        assert os.system(f'test "$TMPDIR" = {root}/{{workflow}}/tmp && test "$TEMP" = "$TMPDIR"') == 0
+        return_to(before)
+    if number == 2000:
+        start = grown()
+environment.follow(current())
+assert "TMP_REDIRECT_SCOPE" not in os.environ and "TMPDIR" not in os.environ
+assert grown() - start < 2**20, grown() - start
+"""
+    python(Program.HEAD + body, shim_env)

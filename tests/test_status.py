@@ -129,7 +129,8 @@ def test_who_uses_it(read: Read, env: dict[str, str], root: Path) -> None:  # no
         ([("pending~task-1", 61)], "60", "young", "used 0s ago: swept after 1m"),
         ([("failed~root-1", 0)], "90m", "a task failed", "a task failed: swept after 1h 30m"),
         ([("failed~root-1", 0)], "0", "due", "due"),
-        ([("failed~1", 0), ("over", 0)], "24h", "ended while in use", "ended while in use: the next sweep removes it"),
+        ([("failed~1", 0), ("over", 0)], "24h", "a task failed", "a task failed: swept after 1d"),
+        ([("over", 0)], "24h", "ended while in use", "ended while in use: the next sweep removes it"),
     ],
 )  # fmt: skip
 def test_why_it_is_kept(

@@ -27,7 +27,7 @@ def _what_is_wrong(value: str) -> str:
         return "starts with '.'"
     if "/" in value:
         return "has a '/'"
-    if any(c < " " or "\x7f" <= c <= "\x9f" for c in value):
+    if not value.isprintable() and any(c < " " or "\x7f" <= c <= "\x9f" for c in value):
         return "has a control character"
     try:
         size = len(value.encode())

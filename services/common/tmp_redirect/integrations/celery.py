@@ -132,12 +132,12 @@ def _summarise(**_: Any) -> None:
     summarise()
 
 
-def _publish_scope(headers: dict[str, Any] | None = None, body: Any = None, **_: Any) -> None:
+def _publish_scope(sender: Any, headers: dict[str, Any] | None = None, body: Any = None, **_: Any) -> None:
     workflow = current_workflow()
     if headers is not None:
         if workflow is not None:
             headers.setdefault(HEADER, workflow)
-        if headers.get("id") and isinstance(body, (tuple, list)):  # not of the older protocol
+        if sender != SWEEP and headers.get("id") and isinstance(body, (tuple, list)):  # not of the older protocol
             note_published(workflow_of(headers["id"], body[0], body[1], headers), headers["id"])
 
 

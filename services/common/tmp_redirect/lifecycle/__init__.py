@@ -12,15 +12,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..settings import Settings
 
-__all__ = ["mark", "new_name", "purge_if_over", "take", "unmark"]
+__all__ = ["is_over", "mark", "new_name", "purge_if_over", "take", "unmark"]
 
 
-def purge_if_over(settings: "Settings", workflow: str | None, unless: str = "") -> None:
-    """Take the workspace away if its workflow has ended while it was in use, and it isn't any more.
+def is_over(settings: "Settings", workflow: str | None) -> bool:
+    """Whether the workflow has ended while its workspace was in use, and no failure keeps that."""
+    leases = settings.leases_of(workflow)
+    if not os.path.exists(f"{leases}/{OVER}"):
+        return False
+    try:
+        return settings.keep != "failed" or not any(name.startswith("failed~") for name in os.listdir(leases))
+    except FileNotFoundError:
+        return False  # somebody has just purged it
 
-    `unless` names a file among the leases that keeps it.
-    """
-    if os.path.exists(f"{settings.leases_of(workflow)}/{OVER}"):
+
+def purge_if_over(settings: "Settings", workflow: str | None) -> None:
+    """Take the workspace away if its workflow is over, unless somebody else uses it."""
+    if is_over(settings, workflow):
         from .purge import purge
 
-        purge(settings, workflow, unless=unless)
+        purge(settings, workflow)

@@ -34,6 +34,7 @@ OVER = "over"
 GONE = (errno.ENOENT, errno.ESTALE)  # the second on NFS, where another host has removed what is open here
 PATIENCE = 10  # seconds that a purge may be in the way of a start; it takes less than a millisecond
 _LONGEST = 120  # characters of a label
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._@:")
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 _number = 0
@@ -96,8 +97,7 @@ def new_name(kind: str, label: str = "") -> str:
 
 def quote(label: str) -> str:
     """`label` as a part of a file name: as it is, where it is plain."""
-    text = label if label.replace("-", "").isalnum() and label.isascii() else "".join(map(_quoted, label))
-    return text[:_LONGEST]
+    return (label if _PLAIN.issuperset(label) else "".join(map(_quoted, label)))[:_LONGEST]
 
 
 def create(directory: int, name: str) -> None:
@@ -120,8 +120,11 @@ def remove(directory: int, name: str) -> bool:
 
 
 def names(directory: int) -> list[str]:
-    """The files of a directory, whose descriptor need not be readable."""
-    return posix.listdir(f"/proc/self/fd/{directory}")
+    """The files of a directory."""
+    try:
+        return posix.listdir(directory)
+    except OSError:  # a descriptor that only leads through it: now the error says why
+        return posix.listdir(f"/proc/self/fd/{directory}")
 
 
 def kind_of(name: str) -> str:
@@ -136,7 +139,7 @@ def holder_is_alive(name: str) -> bool | None:
 
 
 def _quoted(char: str) -> str:
-    return char if char.isascii() and (char.isalnum() or char in "-._@:") else f"={ord(char):x}="
+    return char if char in _PLAIN else f"={ord(char):x}="
 
 
 def _wait_for_purges(directory: int) -> None:

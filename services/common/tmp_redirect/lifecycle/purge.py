@@ -68,22 +68,23 @@ def purge(
     mark, trash = new_name("purge"), None
     began = time.clock_gettime(_CLOCK)
     try:
-        create(directory, mark)
         try:
-            outcome = _judge(directory, ttl, unless, mark)
+            create(directory, mark)
+            found = [name for name in names(directory) if name != mark]
+            outcome = _judge(directory, found, ttl, unless, mark)
             if outcome is None and not is_due():
                 outcome = Outcome("kept", "it was used just now")
             if outcome is None:
-                trash = open_trash(settings)
-                outcome = _take_away(settings, workflow, trash, mark, began + PATIENCE / 2)
+                outcome, trash = _take_away(settings, workflow, mark, began + PATIENCE / 2)
             if outcome.state in ("purged", "gone"):
-                _forget(settings, workflow, directory)
+                _forget(settings, workflow, directory, found)
         finally:
             remove(directory, mark)
         if outcome.state in ("purged", "gone"):
             _remove_if_empty(settings.leases_of(workflow))
-        if outcome.state == "purged" and trash is not None:
-            empty(trash, mark, outcome, most)
+        if outcome.state == "purged":
+            if trash is not None:
+                empty(trash, mark, outcome, most)
             tell("deferred" if outcome.reason else "purged")
     except OSError as error:
         # Another purge was faster, and has removed the leases' directory as well; or it's left to the next sweep.
@@ -112,8 +113,12 @@ def users(directory: int, ttl: float | None, now: float, *, clean: bool = True) 
     With `clean`, what processes that have ended left there is removed. `ttl` as of `purge`; `now` is in seconds, by the
     clock of the file server.
     """
+    return _users(directory, names(directory), ttl, now, clean=clean)
+
+
+def _users(directory: int, found: list[str], ttl: float | None, now: float, *, clean: bool) -> list[str]:
     counting = []
-    for name in names(directory):
+    for name in found:
         kind = kind_of(name)
         if kind in ("lease", "pending", "purge"):
             alive = None if kind == "pending" else holder_is_alive(name)
@@ -139,23 +144,27 @@ def above(settings: "Settings", workflow: str | None) -> tuple[str, ...]:
     return (OUTSIDE, settings.service) if workflow is None else (workflow,)
 
 
-def _judge(directory: int, ttl: float | None, unless: str, mark: str) -> Outcome | None:
+def _judge(directory: int, found: list[str], ttl: float | None, unless: str, mark: str) -> Outcome | None:
     """Why the workspace stays; `None` if it doesn't."""
-    counting = users(directory, ttl, os.stat(mark, dir_fd=directory).st_mtime)
+    now = 0 if ttl is None else os.stat(mark, dir_fd=directory).st_mtime
+    counting = _users(directory, found, ttl, now, clean=True)
     if counting:
         return Outcome("in use", users=counting)
-    if unless and unless in names(directory):
+    if unless and unless in found:
         return Outcome("kept", unless)
     return None
 
 
-def _take_away(settings: "Settings", workflow: str | None, trash: int, mark: str, deadline: float) -> Outcome:
-    """Move the workspace to the trash. Raises `OSError`: then it's still there."""
-    outcome = Outcome("purged")
+def _take_away(settings: "Settings", workflow: str | None, mark: str, deadline: float) -> tuple[Outcome, int | None]:
+    """Remove the workspace if it is empty, else move it to the trash, of which a descriptor is returned as well.
+
+    Raises `OSError`: then it's still there.
+    """
+    outcome, trash = Outcome("purged"), None
     try:
         parent = open_existing(settings, *above(settings, workflow))
     except FileNotFoundError:
-        return Outcome("gone")
+        return Outcome("gone"), None
     try:
         _check(deadline)
         try:
@@ -164,19 +173,26 @@ def _take_away(settings: "Settings", workflow: str | None, trash: int, mark: str
         except OSError as error:
             if error.errno not in _NOT_AN_EMPTY_DIRECTORY:
                 raise
-            posix.rename(TMP, mark, src_dir_fd=parent, dst_dir_fd=trash)
-            try:
-                _check(deadline)  # once more: the file server may have been away in between
-            except TimeoutError:
-                posix.rename(mark, TMP, src_dir_fd=trash, dst_dir_fd=parent)
-                raise
-        return outcome
+            trash = open_trash(settings)
+            _move_to_trash(parent, trash, mark, deadline)
     except OSError as error:
-        if error.errno in GONE:
-            return Outcome("gone")
-        raise
+        if trash is not None:
+            os.close(trash)
+        if error.errno not in GONE:
+            raise
+        return Outcome("gone"), None
     finally:
         os.close(parent)
+    return outcome, trash
+
+
+def _move_to_trash(parent: int, trash: int, mark: str, deadline: float) -> None:
+    posix.rename(TMP, mark, src_dir_fd=parent, dst_dir_fd=trash)
+    try:
+        _check(deadline)  # once more: the file server may have been away in between
+    except TimeoutError:
+        posix.rename(mark, TMP, src_dir_fd=trash, dst_dir_fd=parent)
+        raise
 
 
 def _check(deadline: float) -> None:
@@ -184,9 +200,8 @@ def _check(deadline: float) -> None:
         raise TimeoutError(errno.ETIMEDOUT, "this took too long: somebody may have begun to use it")
 
 
-def _forget(settings: "Settings", workflow: str | None, directory: int) -> None:
+def _forget(settings: "Settings", workflow: str | None, directory: int, found: list[str]) -> None:
     """Remove what the leases' directory says of what is over, and the directory that was made for the workspace."""
-    found = names(directory)
     if workflow is None or "ours" in map(kind_of, found):
         _remove_if_empty(os.path.dirname(settings.workspace_of(workflow)))
     for name in found:

@@ -222,7 +222,7 @@ def _why(workspace: Workspace, now: float, ttl: float) -> tuple[str, str]:
         return "in use", "in use"
     if workspace.not_begun:
         return "a task has not begun", "a task has not begun"
-    if workspace.over:
+    if workspace.over and not workspace.failed:
         return "ended while in use", "ended while in use: the next sweep removes it"
     if workspace.newest <= now - ttl:
         return "due", "due"

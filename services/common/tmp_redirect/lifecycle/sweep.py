@@ -22,7 +22,8 @@ from ..observers import tell
 from ..settings import LEASES, OUTSIDE, TMP, TRASH, Settings
 from ..workflow_id import check
 from ..workspace import check_root, open_existing, open_trash
-from .leases import OVER, names, new_name, remove
+from . import is_over
+from .leases import names, new_name, remove
 from .purge import Outcome, above, empty, purge, users
 from .trees import newest, usage
 
@@ -169,12 +170,12 @@ def _sweep(settings: Settings, workflow: str | None, before: float, now: float, 
         has_leases = os.path.isdir(leases)
         if stamp < 0 and not has_leases:
             return  # a workflow without a workspace
-        if stamp > before and not (has_leases and os.path.exists(f"{leases}/{OVER}")):
+        if stamp > before and not is_over(settings, workflow):
             done.add(path, _kept(settings, workflow, now) if has_leases else Outcome("kept", "young"))
         elif dry_run:
             _would_remove(settings, workflow, parent, path, now, done)
         else:
-            is_due = partial(_is_due, parent, before, f"{leases}/{OVER}")
+            is_due = partial(_is_due, settings, workflow, parent, before)
             done.add(path, purge(settings, workflow, ttl=settings.ttl, is_due=is_due, most=None))
     except FileNotFoundError:
         pass  # another sweep was faster
@@ -204,9 +205,9 @@ def _own_stamp(parent: int) -> float:
     return max(status.st_mtime, status.st_ctime)
 
 
-def _is_due(parent: int | None, before: float, over: str) -> bool:
+def _is_due(settings: Settings, workflow: str | None, parent: int | None, before: float) -> bool:
     """What `sweep` has found, once more, as far as it can be told without reading the whole tree again."""
-    return parent is None or _own_stamp(parent) <= before or os.path.exists(over)
+    return parent is None or _own_stamp(parent) <= before or is_over(settings, workflow)
 
 
 def _would_remove(

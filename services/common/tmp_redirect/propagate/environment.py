@@ -80,12 +80,22 @@ class Environment:
             foreign = value is not None and settings.is_foreign(os.path.abspath(value), None)
             self._outside[name] = None if foreign else value
         self._thread = threading.get_ident()
+        self._first: str | None = None
 
     def follow(self, scope: Scope) -> None:
         """Set the variables for `scope`; outside a workflow, as they were. Threads of a task change nothing."""
         if threading.get_ident() == self._thread:
-            wanted = self._outside if scope.workflow is None else _variables(scope)
-            change(wanted)
+            if scope.workflow is None:
+                change(self._outside)
+            elif self._first in (None, scope.workflow):  # many a process has only one, and ctypes is dear to load
+                self._first = scope.workflow
+                change(_variables(scope))
+            else:
+                from .putenv import put
+
+                for name, value in _variables(scope).items():
+                    if value is not None and os.environ.get(name) != value:
+                        put(name, value)
 
 
 def _variables(scope: Scope) -> dict[str, str | None]:
