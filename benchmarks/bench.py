@@ -15,11 +15,11 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[0] = str(REPOSITORY)  # run as a script: this directory is the package benchmarks, beside examples
 
-from benchmarks import calls, celery_tasks, interpreters, starts, table  # noqa: E402 - found from here on only
+from benchmarks import calls, celery_tasks, interpreters, memory, starts, sweeps, table  # noqa: E402 - found from here on only
 from benchmarks.figures import Row  # noqa: E402
 from benchmarks.sides import PlaceError, Sides, sides  # noqa: E402
 
-PARTS = ("starts", "calls", "celery")
+PARTS = ("starts", "calls", "celery", "memory", "sweeps")
 
 
 def main() -> int:
@@ -68,14 +68,22 @@ def _measure(versions: Mapping[Path, str], place: Sides, parts: Sequence[str], *
         if "calls" in parts:
             _tell(f"calls in {version}")
             yield from calls.measure(python, version, place, groups=3 if quick else 30, rounds=4 if quick else 10)
-    if "celery" in parts:
-        version, _ = interpreters.identify(Path(sys.executable))
-        lacking = celery_tasks.missing()
-        if lacking:
-            _tell(f"no Celery rows: {sys.executable} lacks {', '.join(lacking)}; pip install 'tmp-redirect[demo]'")
-        else:
-            _tell(f"Celery tasks in {version}")
-            yield from celery_tasks.measure(version, place, rounds=3 if quick else 40, tasks=50 if quick else 200)
+    version, _ = interpreters.identify(Path(sys.executable))  # the rest is for this one alone
+    if _can_run("celery", parts, celery_tasks.missing(), "pip install 'tmp-redirect[demo]'"):
+        _tell(f"Celery tasks in {version}")
+        yield from celery_tasks.measure(version, place, rounds=3 if quick else 40, tasks=50 if quick else 200)
+    if _can_run("memory", parts, celery_tasks.missing(), "pip install 'tmp-redirect[demo]'"):
+        _tell(f"memory of Celery workers in {version}")
+        yield from memory.measure(version, place, tasks=1_000 if quick else 100_000)
+    if _can_run("sweeps", parts, sweeps.missing(place.directory / "shim"), "install them, or measure another checkout"):
+        _tell(f"sweeps in {version}")
+        yield from sweeps.measure(version, place, quick=quick)
+
+
+def _can_run(part: str, parts: Sequence[str], lacking: Sequence[str], remedy: str) -> bool:
+    if part in parts and lacking:
+        _tell(f"no rows of {part}: there is no {', '.join(lacking)}; {remedy}")
+    return part in parts and not lacking
 
 
 def _tell(text: str) -> None:

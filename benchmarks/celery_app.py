@@ -1,10 +1,11 @@
-"""The Celery application that is measured: a task that does nothing, between two that tell the time.
+"""The Celery application that is measured: a task that does nothing, and others that say when or where they run.
 
 Loaded by workers with the shim and without, so it knows nothing of it.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from typing import Any
@@ -36,6 +37,14 @@ def last(times: str) -> None:
     """Say when the one before has ended."""
     with _connect() as store:
         _say(store, times)
+
+
+@app.task(name="process")  # type: ignore[untyped-decorator]
+def process(processes: str) -> None:
+    """Say which process runs the tasks, once it has no garbage left."""
+    gc.collect()
+    with _connect() as store:
+        store.rpush(processes, os.getpid())
 
 
 def _connect() -> Any:

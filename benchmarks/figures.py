@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+SECONDS, BYTES, COUNT = "s", "B", ""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -30,15 +32,15 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 @dataclass(frozen=True)
 class Target:
-    """The most that a ratio may be, and what may be added in seconds; a row without a target only informs."""
+    """The most that a ratio may be, and what may be added in the row's unit; a row without a target only informs."""
 
     ratio: float | None = None
-    seconds: float | None = None
+    added: float | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: `shim` and `stock` are seconds, `ratio` and `added` come from samples taken side by side."""
+    """One comparison: `shim` and `stock` are in `unit`, `ratio` and `added` come from samples taken side by side."""
 
     python: str
     what: str
@@ -47,13 +49,14 @@ class Row:
     ratio: Estimate
     added: Estimate
     target: Target
+    unit: str = SECONDS
 
     @property
     def verdict(self) -> str:
         """Whether the medians reach the target, to its two decimals, and whether noise could decide otherwise."""
         limits = [
             (value, limit)
-            for value, limit in ((self.ratio, self.target.ratio), (self.added, self.target.seconds))
+            for value, limit in ((self.ratio, self.target.ratio), (self.added, self.target.added))
             if limit is not None
         ]
         if not limits:
@@ -72,11 +75,18 @@ class Row:
 
 def _is_within(value: float, limit: float) -> bool:
     # A target of 1.00x can't be meant more exactly than it is written.
-    return value < limit + (0.005 if limit >= 1 else 0)
+    return value <= limit + (0.005 if limit >= 1 else 0)
 
 
-def compare(python: str, what: str, shim: Sequence[float], stock: Sequence[float], target: Target = Target()) -> Row:
-    """The row of two series of seconds, of which those with the same index were taken side by side."""
+def compare(
+    python: str,
+    what: str,
+    shim: Sequence[float],
+    stock: Sequence[float],
+    target: Target = Target(),
+    unit: str = SECONDS,
+) -> Row:
+    """The row of two series in `unit`, of which those with the same index were taken side by side."""
     pairs = list(zip(shim, stock, strict=True))
     return Row(
         python,
@@ -86,4 +96,5 @@ def compare(python: str, what: str, shim: Sequence[float], stock: Sequence[float
         estimate([ours / theirs for ours, theirs in pairs]),
         estimate([ours - theirs for ours, theirs in pairs]),
         target,
+        unit,
     )

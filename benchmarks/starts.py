@@ -14,7 +14,7 @@ from benchmarks.sides import Sides
 
 STAY = 10  # rounds on one processor
 IS_ACTIVE = "import sys; sys.exit('services.common.tmp_redirect' not in sys.modules)"
-START = Target(ratio=1.10, seconds=0.0015)
+START = Target(ratio=1.10, added=0.0015)
 IMPORT = Target(ratio=1.10)
 
 

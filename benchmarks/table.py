@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from benchmarks.figures import Estimate, Row, Target
+from benchmarks.figures import BYTES, COUNT, Row
 
 HEADINGS = ("python", "what", "stock", "shim", "ratio", "95% of the median", "added", "target", "")
 
@@ -39,14 +39,27 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.python,
         row.what,
-        _time(row.stock),
-        _time(row.shim),
+        _amount(row.stock, row.unit),
+        _amount(row.shim, row.unit),
         f"{row.ratio.median:.3f}x",
         f"{row.ratio.low:.3f} to {row.ratio.high:.3f}",
-        _added(row.added),
-        _target(row.target),
+        _plus(row.added.median, row.unit),
+        _target(row),
         row.verdict,
     )
+
+
+def _amount(value: float, unit: str) -> str:
+    if unit == COUNT:
+        return f"{value:,.0f}"
+    return _size(value) if unit == BYTES else _time(value)
+
+
+def _size(number: float) -> str:
+    for unit, size in (("MiB", 2**20), ("KiB", 2**10)):
+        if abs(number) >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.0f} B"
 
 
 def _time(seconds: float) -> str:
@@ -56,14 +69,14 @@ def _time(seconds: float) -> str:
     return f"{seconds * 1e9:.3g} ns"
 
 
-def _added(added: Estimate) -> str:
-    return ("+" if added.median >= 0 else "") + _time(added.median)
+def _plus(value: float, unit: str) -> str:
+    return ("+" if value >= 0 else "") + _amount(value, unit)
 
 
-def _target(target: Target) -> str:
+def _target(row: Row) -> str:
     parts = []
-    if target.ratio is not None:
-        parts.append(f"{target.ratio:.2f}x")
-    if target.seconds is not None:
-        parts.append(f"+{_time(target.seconds)}")
+    if row.target.ratio is not None:
+        parts.append(f"{row.target.ratio:.2f}x")
+    if row.target.added is not None:
+        parts.append(_plus(row.target.added, row.unit))
     return " and ".join(parts)
