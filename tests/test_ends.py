@@ -32,6 +32,12 @@ class Ends(Site):
 
     second: Process
     patience = PATIENCE
+    waited_for: Path | None = None
+
+    def until(self, workflow: str) -> Path:
+        """A file that tasks wait for, which comes at the end of the test at the latest."""
+        self.waited_for = self.root / f"until-{workflow}"
+        return self.waited_for
 
     def wait_until(self, condition: Callable[[], bool]) -> bool:
         """Whether the condition becomes true; a result comes a little before its task has ended."""
@@ -105,6 +111,15 @@ def site(
         yield site
 
 
+@pytest.fixture(autouse=True)
+def nobody_waits(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that fails must not keep the worker's processes busy."""
+    yield
+    site = request.getfixturevalue("site") if "site" in request.fixturenames else None
+    if site is not None and site.waited_for is not None:
+        site.waited_for.touch()
+
+
 keeping = pytest.mark.parametrize("site", ["failed", "none", "all"], indirect=True, scope="module")
 failed_or_none = pytest.mark.parametrize("site", ["failed", "none"], indirect=True, scope="module")
 failed_only = pytest.mark.parametrize("site", ["failed"], indirect=True, scope="module")
@@ -130,8 +145,9 @@ def test_a_chain_over_two_workers_that_is_retried_once(site: Ends) -> None:
 def test_a_chain_over_two_workers_that_fails_in_the_middle(site: Ends) -> None:
     wf = site.workflow()
     tasks = [site.task(wf, "write"), site.then("retry_once", "second"), site.then("fail"), site.then("write", "second")]
-    with pytest.raises(KeyError, match="on purpose"):
+    with pytest.raises(KeyError, match="on purpose") as caught:
         answer(chain(tasks).apply_async())
+    assert str(site.root / wf / "tmp") in str(caught.value)
     if site.env["TMP_REDIRECT_KEEP"] == "none":
         assert site.wait_until(lambda: site.is_gone(wf)), site.left(wf)
     else:
@@ -154,7 +170,7 @@ def test_the_same_workflow_once_more_after_a_failure(site: Ends) -> None:
 @failed_only
 def test_a_group_of_which_one_fails_and_another_ends_later(site: Ends) -> None:
     wf = site.workflow()
-    until = site.root / f"until-{wf}"
+    until = site.until(wf)
     members = group(site.task(wf, "hold", until=str(until)), site.task(wf, "fail", queue="second"))
     answer(site.task(wf, "publish", canvas=members).apply_async())
     assert site.wait_until(lambda: "failed" in site.marks(wf))
@@ -205,7 +221,7 @@ def test_a_group_that_a_program_without_the_shim_publishes_is_left_to_the_sweep(
 @failed_only
 def test_callbacks_and_what_is_published_on_the_side(site: Ends) -> None:
     wf = site.workflow()
-    until = site.root / f"until-{wf}"
+    until = site.until(wf)
     task = site.task(wf, "publish", canvas=site.task(wf, "hold", queue="second", until=str(until)))
     task.link(site.task(wf, "write", name="linked"))
     answer(task.apply_async())
@@ -227,7 +243,7 @@ def test_other_ways_to_end(site: Ends, name: str) -> None:
 @none_only
 def test_a_task_that_is_revoked_before_it_begins(site: Ends) -> None:
     wf = site.workflow()
-    until = site.root / f"until-{wf}"
+    until = site.until(wf)
     busy = [site.task(f"{wf}-busy", "hold", name=f"busy-{n}", until=str(until)).apply_async() for n in range(2)]
     assert site.wait_until(lambda: site.files(f"{wf}-busy") == ["busy-0", "busy-1"])
     revoked = site.task(wf, "write", name="revoked").set(task_id=f"{wf}-revoked", countdown=0)
@@ -244,7 +260,7 @@ def test_a_task_that_is_revoked_before_it_begins(site: Ends) -> None:
 @none_only
 def test_a_task_that_is_revoked_while_it_runs(site: Ends) -> None:
     wf = site.workflow()
-    result = site.task(wf, "hold", until=str(site.root / "never")).apply_async()
+    result = site.task(wf, "hold", until=str(site.until(wf))).apply_async()
     assert site.wait_until(lambda: site.files(wf) == ["hold"])
     result.revoke(terminate=True, signal="SIGKILL")
     assert site.wait_until(lambda: site.is_gone(wf)), site.left(wf)
@@ -253,8 +269,10 @@ def test_a_task_that_is_revoked_while_it_runs(site: Ends) -> None:
 @failed_or_none
 def test_a_hard_time_limit(site: Ends) -> None:
     wf = site.workflow()
+    result = site.task(wf, "never_end").apply_async()
+    assert site.wait_until(lambda: site.files(wf) == ["never_end"])
     with pytest.raises(Exception, match="TimeLimitExceeded"):
-        answer(site.task(wf, "never_end").apply_async())
+        answer(result)
     if site.env["TMP_REDIRECT_KEEP"] == "none":  # its process was alive when it was over
         assert site.wait_until(lambda: site.is_gone(wf) or "over" in site.marks(wf)), site.left(wf)
         assert site.wait_until(lambda: site.sweep() or site.is_gone(wf)), site.left(wf)
@@ -292,7 +310,7 @@ def test_the_same_workflow_again_while_its_first_run_ends(site: Ends) -> None:
 @failed_only
 def test_a_workspace_that_a_script_holds_goes_when_it_lets_go(site: Ends) -> None:
     wf = site.workflow()
-    until = site.root / f"until-{wf}"
+    until = site.until(wf)
     holder = site.task(f"{wf}-holder", "hold_by_hand", queue="second", other=wf, until=str(until))
     del holder.kwargs["name"]
     result = holder.apply_async()
@@ -339,7 +357,7 @@ def test_the_other_pools(tmp_path: Path, overlay: Path, helpers: Path, mode: str
 def test_a_process_that_is_killed_after_any_change(tmp_path: Path, overlay: Path, helpers: Path, mode: str) -> None:
     """The shim's, from the end of one task to the end of the next chain, whose message is then delivered again."""
     with ends_at_work(tmp_path, overlay, helpers, mode, "none", concurrency=1) as site:
-        for changes in range(1, 1000, 1 if SOAK else 4):
+        for changes in range(1, 1000, 1 if SOAK else 8):
             wf, mark = site.workflow(), site.root / f"killed-{changes}"
             arm = site.task(f"{wf}-arm", "arm", changes=changes, mark=str(mark))
             del arm.kwargs["name"]
@@ -373,7 +391,7 @@ def test_a_worker_that_is_killed_and_its_task_delivered_to_another(
 ) -> None:
     with ends_at_work(tmp_path, overlay, helpers, mode, "failed", concurrency=1) as site:
         wf = site.workflow()
-        until = site.root / f"until-{wf}"
+        until = site.until(wf)
         env = {**site.env, "QUEUE": "second"}
         result = site.task(wf, "hold", queue="second", until=str(until)).apply_async()
         assert site.wait_until(lambda: site.files(wf) == ["hold"])

@@ -52,8 +52,7 @@ def body(contexts: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 @app.task
 def fail(context: dict[str, Any], name: str) -> None:
-    leave(context, name)
-    raise KeyError("on purpose")
+    raise KeyError("on purpose", leave(context, name)["directory"])
 
 
 @app.task(bind=True, max_retries=1)

@@ -157,7 +157,9 @@ class Bystander:
     def __init__(self, workflow: str) -> None:
         self._ready, self._go = os.pipe(), os.pipe()
         self.pid = fork(lambda: self._hold(workflow))
-        os.read(self._ready[0], 1)
+        os.close(self._ready[1])
+        os.close(self._go[0])
+        assert os.read(self._ready[0], 1), "it has ended before"
 
     def _hold(self, workflow: str) -> None:
         scope = enter(workflow, "app.bystander:1")
@@ -170,8 +172,8 @@ class Bystander:
 
     def let_go(self) -> None:
         os.write(self._go[1], b"x")
-        for descriptor in (*self._ready, *self._go):
-            os.close(descriptor)
+        os.close(self._ready[0])
+        os.close(self._go[1])
         assert not was_killed(self.pid)
 
 
@@ -233,4 +235,9 @@ def at_random(seed: int, wanted: int) -> int:
 
 
 if __name__ == "__main__":
-    print(exhaust() if sys.argv[1] == "exhaust" else at_random(int(sys.argv[2]), int(sys.argv[3])))
+    os.setpgrp()
+    try:
+        print(exhaust() if sys.argv[1] == "exhaust" else at_random(int(sys.argv[2]), int(sys.argv[3])))
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.killpg(0, signal.SIGTERM)  # bystanders of a run that has failed
