@@ -6,16 +6,15 @@
 from __future__ import annotations
 
 import os
-import posix
 import signal
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from celery import Task
 from celery.exceptions import Ignore, Reject
+from changes import call_after
 from worker_app import app
 
 from services.common.tmp_redirect import workflow
@@ -30,7 +29,6 @@ if "BEAT" in os.environ:
     app.conf.beat_schedule = {
         "tmp-redirect": {"task": "tmp_redirect.sweep", "schedule": 1, "kwargs": {"older_than": "0s"}},
     }
-CHANGES = ("mkdir", "rename", "unlink", "rmdir", "open")
 
 
 def leave(context: dict[str, Any], name: str) -> dict[str, Any]:
@@ -137,20 +135,9 @@ def arm(context: dict[str, Any], changes: int, mark: str) -> None:
 
     They are those of this task's end, and of the tasks after it.
     """
-    count = 0
 
-    def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def change(*args: Any, **options: Any) -> Any:
-            nonlocal count
-            result = function(*args, **options)
-            if name != "open" or args[1] & os.O_CREAT:
-                count += 1
-                if count == changes:
-                    Path(mark).touch()
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return result
+    def die() -> None:
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
 
-        return change
-
-    for name in CHANGES:
-        setattr(posix, name, counting(name, getattr(posix, name)))
+    call_after(changes, die)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import os
-import posix
 import random
 import signal
 import sys
@@ -19,9 +18,9 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from celery import states
+from changes import call_after
 
 from services.common.tmp_redirect.integrations import celery_ends
 from services.common.tmp_redirect.lifecycle.sweep import sweep
@@ -29,32 +28,13 @@ from services.common.tmp_redirect.scope import current as current_scope
 from services.common.tmp_redirect.scope import enter, leave, return_to
 from services.common.tmp_redirect.settings import current
 
-CHANGES = ("mkdir", "rename", "unlink", "rmdir", "open")
 QUICK = 2  # seconds that nobody may wait for what was killed
 LOST = 3  # exit status of an actor whose file is gone
 ROOT = Path(current().root)
 
 
-def killed_after(changes: int | None) -> None:
-    """Have this process killed after so many changes, before the first for 0; never for `None`."""
-    count = 0
-
-    def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def change(*args: Any, **options: Any) -> Any:
-            nonlocal count
-            result = function(*args, **options)
-            if name != "open" or args[1] & os.O_CREAT:
-                count += 1
-                if count == changes:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return result
-
-        return change
-
-    for name in CHANGES:
-        setattr(posix, name, counting(name, getattr(posix, name)))
-    if changes == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fork(actor: Callable[[], None], changes: int | None = None) -> int:
@@ -64,7 +44,9 @@ def fork(actor: Callable[[], None], changes: int | None = None) -> int:
     if pid == 0:
         status = 1
         try:
-            killed_after(changes)
+            call_after(changes, die)
+            if changes == 0:
+                die()
             actor()
             status = 0
         except FileNotFoundError:
