@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import SettingsError, WorkspaceError
 from ..scan.report import CONFIGURATION, FINDINGS, OK, USAGE, one_line, say, tolerant_stdout
-from ..setting_values import parse
+from ..setting_values import duration
 from .shown import add_root, age, count, has_rich, settings_for, size
 from .sweep import Sweep, sweep
 
@@ -41,9 +41,9 @@ def run(options: argparse.Namespace) -> int:
     except SettingsError as error:
         return say("sweep", str(error), CONFIGURATION)
     try:
-        older_than = settings.ttl if options.older_than is None else _age(options.older_than)
-    except SettingsError as error:
-        return say("sweep", f"--older-than={error.value!r} is not allowed: {error.allowed}", USAGE)
+        older_than = settings.ttl if options.older_than is None else duration(options.older_than)
+    except ValueError as error:
+        return say("sweep", f"--older-than={options.older_than!r} is not allowed: {error}", USAGE)
     done, is_interrupted = Sweep(), False
     with _progress() as progress:
         try:
@@ -60,12 +60,6 @@ def run(options: argparse.Namespace) -> int:
     if is_interrupted:
         return say("sweep", "interrupted; the next sweep does the rest", 128 + signal.SIGINT)
     return FINDINGS if done.deferred else OK
-
-
-def _age(value: str) -> int:
-    seconds = parse("TMP_REDIRECT_TTL", value)
-    assert isinstance(seconds, int)  # noqa: S101 - what its parser returns
-    return seconds
 
 
 def _as_object(done: Sweep, older_than: int, *, dry_run: bool, is_interrupted: bool) -> dict[str, object]:
