@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posix
 import secrets
 import shutil
 import subprocess
@@ -13,6 +14,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+
+from services.common.tmp_redirect.lifecycle import purge as purge_module
+from services.common.tmp_redirect.settings import Settings
 
 SOAK = os.environ.get("SOAK")
 KILLS = 1000 if SOAK else 40
@@ -123,6 +127,7 @@ wait()
 """
 
 
+@pytest.mark.promise
 def test_what_a_live_process_uses_stays(shim_env: dict[str, str], root: Path) -> None:
     with program(HOLD, shim_env) as holder:
         holder.says()
@@ -137,6 +142,7 @@ def test_what_a_live_process_uses_stays(shim_env: dict[str, str], root: Path) ->
         holder.end()
 
 
+@pytest.mark.promise
 def test_what_a_killed_process_used_does_not(shim_env: dict[str, str], root: Path) -> None:
     with program(HOLD, shim_env) as holder:
         holder.says()
@@ -273,6 +279,7 @@ wait()
 """
 
 
+@pytest.mark.promise
 def test_a_purge_that_died_on_another_host_is_in_the_way_for_a_while(
     shim_env: dict[str, str], root: Path, hosts: tuple[tuple[str, ...], tuple[str, ...]]
 ) -> None:
@@ -289,6 +296,7 @@ def test_a_purge_that_died_on_another_host_is_in_the_way_for_a_while(
         holder.end()
 
 
+@pytest.mark.promise
 def test_a_purge_that_was_halted_gives_up(shim_env: dict[str, str], root: Path) -> None:
     """As on a virtual machine that is paused: when it goes on, somebody has begun to use the workspace."""
     (root / "wf" / "tmp").mkdir(parents=True)
@@ -304,6 +312,27 @@ def test_a_purge_that_was_halted_gives_up(shim_env: dict[str, str], root: Path) 
         assert holder.says() == "", "its file is there"
         holder.end()
         assert purge(shim_env) == "purged"
+
+
+def test_a_purge_whose_last_call_took_too_long_puts_the_workspace_back(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the file server was away: somebody may have taken the purge for dead, and begun."""
+    workspace = root / "wf" / "tmp"
+    workspace.mkdir(parents=True)
+    (workspace / "file").touch()
+    rename, late = posix.rename, time.clock_gettime(purge_module._CLOCK) + 60
+
+    def slow(*arguments: str, **options: int) -> None:
+        monkeypatch.setattr(purge_module.time, "clock_gettime", lambda _: late)
+        rename(*arguments, **options)
+
+    monkeypatch.setattr(purge_module.posix, "rename", slow)
+    outcome = purge_module.purge(Settings({"TMP_REDIRECT_ROOT": str(root)}), "wf")
+    assert (outcome.state, "too long" in outcome.reason) == ("deferred", True)
+    assert os.listdir(workspace) == ["file"]
+    assert os.listdir(root / ".trash") == []
+    assert leases_of(root) == []
 
 
 def test_the_environment_follows_a_thousand_workflows_without_growing(shim_env: dict[str, str], root: Path) -> None:
