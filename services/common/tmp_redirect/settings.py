@@ -84,7 +84,11 @@ class Settings:
 
     def leases_of(self, workflow: str | None) -> str:
         """`<root>/.leases/<workflow id>`, or outside any `<root>/.leases/.outside/<service>`; it need not exist."""
-        return f"{self.root}/{LEASES}/{f'{OUTSIDE}/{self.service}' if workflow is None else workflow}"
+        return "/".join((self.root, LEASES, *self.place_of(workflow)))
+
+    def place_of(self, workflow: str | None) -> tuple[str, ...]:
+        """The names that lead from the root to the directory that a workspace is in."""
+        return (OUTSIDE, self.service) if workflow is None else (workflow,)
 
     def cache_of(self, library: str) -> str:
         """`<root>/.cache/<library>`, which all workflows and services share; it need not exist."""
@@ -101,7 +105,7 @@ class Settings:
         return is_below(path, self.root) and not is_below(path, self._directory_of(workflow))
 
     def _directory_of(self, workflow: str | None) -> str:
-        return f"{self.root}/{f'{OUTSIDE}/{self.service}' if workflow is None else workflow}"
+        return "/".join((self.root, *self.place_of(workflow)))
 
 
 _current: Settings | None = None

@@ -11,7 +11,7 @@ import time
 
 from ..errors import WorkspaceError
 from ..observers import tell
-from ..settings import OUTSIDE, TMP
+from ..settings import TMP
 from ..workspace import open_existing, open_leases, open_trash
 from .leases import GONE, PATIENCE, create, holder_is_alive, kind_of, names, new_name, remove
 from .removal import remove as remove_tree
@@ -139,11 +139,6 @@ def _is_older(directory: int, name: str, ttl: float | None, now: float) -> bool:
         return True
 
 
-def above(settings: "Settings", workflow: str | None) -> tuple[str, ...]:
-    """The names that lead from the root to the directory that a workspace is in."""
-    return (OUTSIDE, settings.service) if workflow is None else (workflow,)
-
-
 def _judge(directory: int, found: list[str], ttl: float | None, unless: str, mark: str) -> Outcome | None:
     """Why the workspace stays; `None` if it doesn't."""
     now = 0 if ttl is None else os.stat(mark, dir_fd=directory).st_mtime
@@ -162,7 +157,7 @@ def _take_away(settings: "Settings", workflow: str | None, mark: str, deadline: 
     """
     outcome, trash = Outcome("purged"), None
     try:
-        parent = open_existing(settings, *above(settings, workflow))
+        parent = open_existing(settings, *settings.place_of(workflow))
     except FileNotFoundError:
         return Outcome("gone"), None
     try:

@@ -18,7 +18,6 @@ from ..settings import LEASES, OUTSIDE, SYSTEM_TEMP, TMP, TRASH, Settings, is_be
 from ..workspace import check_root, open_existing
 from .holders import parse
 from .leases import OVER, names
-from .purge import above
 from .shown import age
 from .sweep import ids
 from .trees import READ, Usage, usage
@@ -171,7 +170,7 @@ def _workspace(settings: Settings, workflow: str | None, now: float) -> Iterator
 def _usage(settings: Settings, workflow: str | None) -> Usage | None:
     """What the workspace takes, if there is one."""
     try:
-        parent = open_existing(settings, *above(settings, workflow))
+        parent = open_existing(settings, *settings.place_of(workflow))
     except FileNotFoundError:
         return None
     try:
@@ -186,7 +185,7 @@ def _files(settings: Settings, workflow: str | None) -> dict[str, float]:
     """The files among the leases, and when each was made."""
     found = {}
     try:
-        directory = open_existing(settings, LEASES, *above(settings, workflow))
+        directory = open_existing(settings, LEASES, *settings.place_of(workflow))
     except FileNotFoundError:
         return {}
     try:

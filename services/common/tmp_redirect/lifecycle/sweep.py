@@ -24,7 +24,7 @@ from ..workflow_id import check
 from ..workspace import check_root, open_existing, open_trash
 from . import is_over
 from .leases import names, new_name, remove
-from .purge import Outcome, above, empty, purge, users
+from .purge import Outcome, empty, purge, users
 from .trees import newest, usage
 
 T = TypeVar("T")
@@ -158,7 +158,7 @@ def ids(settings: Settings, *above: str) -> list[str]:
 def _sweep(settings: Settings, workflow: str | None, before: float, now: float, done: Sweep, *, dry_run: bool) -> None:
     path, leases = settings.workspace_of(workflow), settings.leases_of(workflow)
     try:
-        parent = open_existing(settings, *above(settings, workflow))
+        parent = open_existing(settings, *settings.place_of(workflow))
     except FileNotFoundError:
         parent = None
     except OSError as error:
@@ -233,7 +233,7 @@ def _kept(settings: Settings, workflow: str | None, now: float) -> Outcome:
 
 def _users(settings: Settings, workflow: str | None, now: float) -> list[str]:
     try:
-        directory = open_existing(settings, LEASES, *above(settings, workflow))
+        directory = open_existing(settings, LEASES, *settings.place_of(workflow))
     except FileNotFoundError:
         return []
     try:
