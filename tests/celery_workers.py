@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, exceptions
 from celery.result import AsyncResult
+from kombu import pools
 
 from examples.servers import Process, Servers
 
@@ -62,7 +63,9 @@ def client(broker: str) -> Iterator[Celery]:
     app = Celery("client", broker=f"{broker}/0", backend=f"{broker}/1", set_as_current=False)
     yield app
     gc.collect()  # results unsubscribe when they are freed, and wait for a server that is gone
+    app.backend.result_consumer.stop()
     app.close()
+    pools.reset()  # kombu keeps each connection that was ever pooled
 
 
 @pytest.fixture
@@ -77,7 +80,15 @@ def call(client: Celery) -> Callable[..., Any]:
 
 
 def answer(result: AsyncResult) -> Any:
-    return result.get(timeout=PATIENCE, disable_sync_subtasks=False)
+    """Wait for a task and return what it returned, or raise what it raised."""
+    for _ in range(PATIENCE // 5):
+        # Each call reads the result afresh: the message that tells of it may come before its channel is subscribed to.
+        with suppress(exceptions.TimeoutError):
+            return result.get(timeout=5, disable_sync_subtasks=False)
+    states = [f"{result.id} {result.state}"]
+    while (result := result.parent) is not None:
+        states.insert(0, f"{result.id} {result.state}")
+    raise AssertionError(f"no answer within {PATIENCE} s: {', '.join(states)}")
 
 
 def workspace(root: Path, workflow: str) -> str:

@@ -7,6 +7,7 @@ mount namespace of the test's own.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import shutil
 import subprocess
@@ -28,6 +29,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def parent(root: Path) -> Iterator[int]:
     """A descriptor of the root, in which the tests make the tree `t`; all other descriptors must be closed again."""
     descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    gc.collect()  # what other tests left in cycles would be closed meanwhile
     before = os.listdir("/proc/self/fd")
     yield descriptor
     assert os.listdir("/proc/self/fd") == before
