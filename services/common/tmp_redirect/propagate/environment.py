@@ -60,7 +60,8 @@ def change(changes: dict[str, str | None]) -> None:
     """Change `os.environ`."""
     for name, value in changes.items():
         if value is None:
-            os.environ.pop(name, None)
+            if name in os.environ:  # pop would decode what nobody wants
+                del os.environ[name]
         elif os.environ.get(name) != value:
             os.environ[name] = value
 
@@ -93,14 +94,14 @@ class Environment:
             else:
                 from .putenv import put
 
-                for name, value in _variables(scope).items():
-                    if value is not None and os.environ.get(name) != value:
-                        put(name, value)
+                put(SCOPE, scope.workflow)
+                directory = _directory(scope)
+                for name in DIRECTORIES:
+                    put(name, directory)
 
 
 def _variables(scope: Scope) -> dict[str, str | None]:
-    directory = _directory(scope)
-    return {SCOPE: scope.workflow, **dict.fromkeys(DIRECTORIES, directory)}
+    return {SCOPE: scope.workflow, **dict.fromkeys(DIRECTORIES, _directory(scope))}
 
 
 def _directory(scope: Scope) -> str:

@@ -11,21 +11,22 @@ import os
 _MOST = 8192  # bytes of a name and its value; longer ones go the usual way
 
 _putenv = ctypes.CDLL(None).putenv
-_buffers: "dict[bytes, list[ctypes.Array[ctypes.c_char]]]" = {}  # never freed: the environment points there
+# By name: the bytes up to the equals sign, and two buffers, which are never freed, as the environment points there.
+_strings: "dict[str, tuple[bytes, list[ctypes.Array[ctypes.c_char]]]]" = {}
 
 
 def put(name: str, value: str) -> None:
     """As `os.environ[name] = value`."""
-    key, encoded = os.fsencode(name), os.fsencode(value)
-    if len(key) + len(encoded) + 2 > _MOST or b"\0" in encoded:
+    if name not in _strings:
+        _strings[name] = os.fsencode(name) + b"=", [ctypes.create_string_buffer(_MOST) for _ in range(2)]
+    start, buffers = _strings[name]
+    encoded = os.fsencode(value)
+    if len(start) + len(encoded) >= _MOST or b"\0" in encoded:
         os.environ[name] = value
         return
-    buffers = _buffers.get(key)
-    if buffers is None:
-        buffers = _buffers[key] = [ctypes.create_string_buffer(_MOST) for _ in range(2)]
     buffers.reverse()
-    buffers[0].value = key + b"=" + encoded
+    buffers[0].value = start + encoded
     if _putenv(buffers[0]) == 0:
-        os.environ._data[key] = encoded  # type: ignore[attr-defined]
+        os.environ._data[start[:-1]] = encoded  # type: ignore[attr-defined]
     else:  # there is no memory for a longer list of variables
         os.environ[name] = value
