@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 OVER = "over"
+HELD = ("lease", "pending", "purge")  # the kinds of files that somebody is behind
 GONE = (errno.ENOENT, errno.ESTALE)  # the second on NFS, where another host has removed what is open here
 PATIENCE = 10  # seconds that a purge may be in the way of a start; it takes less than a millisecond
 _LONGEST = 120  # characters of a label
@@ -98,6 +99,13 @@ def new_name(kind: str, label: str = "") -> str:
 def quote(label: str) -> str:
     """`label` as a part of a file name: as it is, where it is plain."""
     return (label if _PLAIN.issuperset(label) else "".join(map(_quoted, label)))[:_LONGEST]
+
+
+def unquoted(quoted: str) -> str:
+    """The label that `quote` made `quoted` of, as far as it is there."""
+    import re  # only people who look who it is need this
+
+    return re.sub("=([0-9a-f]{1,5})=", lambda found: chr(int(found[1], 16)), quoted)
 
 
 def create(directory: int, name: str) -> None:

@@ -168,11 +168,8 @@ def _take_away(settings: "Settings", workflow: str | None, mark: str, deadline: 
         except OSError as error:
             if error.errno not in _NOT_AN_EMPTY_DIRECTORY:
                 raise
-            trash = open_trash(settings)
-            _move_to_trash(parent, trash, mark, deadline)
+            trash = _move_to_trash(settings, parent, mark, deadline)
     except OSError as error:
-        if trash is not None:
-            os.close(trash)
         if error.errno not in GONE:
             raise
         return Outcome("gone"), None
@@ -181,13 +178,24 @@ def _take_away(settings: "Settings", workflow: str | None, mark: str, deadline: 
     return outcome, trash
 
 
-def _move_to_trash(parent: int, trash: int, mark: str, deadline: float) -> None:
-    posix.rename(TMP, mark, src_dir_fd=parent, dst_dir_fd=trash)
-    try:
-        _check(deadline)  # once more: the file server may have been away in between
-    except TimeoutError:
-        posix.rename(mark, TMP, src_dir_fd=trash, dst_dir_fd=parent)
-        raise
+def _move_to_trash(settings: "Settings", parent: int, mark: str, deadline: float) -> int:
+    """A descriptor of the trash."""
+    while True:
+        trash = open_trash(settings)
+        try:
+            posix.rename(TMP, mark, src_dir_fd=parent, dst_dir_fd=trash)
+            try:
+                _check(deadline)  # once more: the file server may have been away in between
+            except TimeoutError:
+                posix.rename(mark, TMP, src_dir_fd=trash, dst_dir_fd=parent)
+                raise
+            return trash
+        except OSError as error:
+            os.close(trash)
+            if error.errno not in GONE:
+                raise
+            os.stat(TMP, dir_fd=parent, follow_symlinks=False)  # it's still there: the trash is gone, as it was empty
+            _check(deadline)
 
 
 def _check(deadline: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -28,7 +28,15 @@ Column = tuple[str, bool]  # its heading, and whether it is of numbers
 
 def add_root(parser: ArgumentParser) -> None:
     """Add the option `--root` to `parser`."""
-    parser.add_argument("--root", metavar="DIR", help="the directory of the workflows (TMP_REDIRECT_ROOT)")
+    parser.add_argument(
+        "--root", type=_directory, metavar="DIR", help="the directory of the workflows (TMP_REDIRECT_ROOT)"
+    )
+
+
+def _directory(value: str) -> str:
+    if not value:  # as of a variable that is not set; the default would not be what was meant
+        raise ArgumentTypeError("it is empty; give a directory, or leave the option out")
+    return os.path.abspath(value)
 
 
 def settings_for(options: Namespace) -> Settings:

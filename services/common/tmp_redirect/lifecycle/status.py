@@ -6,7 +6,6 @@ Nobody is held up by this, so what it has read may be another a moment later.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,7 +16,7 @@ from functools import partial
 from ..settings import LEASES, OUTSIDE, SYSTEM_TEMP, TMP, TRASH, Settings, is_below
 from ..workspace import check_root, open_existing
 from .holders import parse
-from .leases import OVER, names
+from .leases import OVER, names, unquoted
 from .shown import age
 from .sweep import ids
 from .trees import READ, Usage, usage
@@ -28,7 +27,6 @@ _LEFTOVERS = (
     *("tmp*", "pymp-*", "wgunicorn-*", "*-cache", "*_cache", "*-cache-*", "pip-*", "pytest-of-*", "matplotlib-*"),
     *("joblib_memmapping_folder_*", "loky-*", "torchinductor_*", "torch_*", "magick-*", "ffmpeg*", "*.tmp"),
 )  # what Python, and tools that are often used with it, call what they put into system temp
-_QUOTED = re.compile("=([0-9a-f]{1,5})=")
 
 
 @dataclass(frozen=True)
@@ -122,10 +120,11 @@ def leftovers(settings: Settings) -> Iterator[Pile]:
     root = os.path.realpath(settings.root)
     for directory in dict.fromkeys(map(os.path.realpath, SYSTEM_TEMP)):
         if os.path.isdir(directory):
-            yield _pile(directory, partial(_is_left_over, directory, root))
+            yield _pile(directory, partial(is_left_over, directory, root))
 
 
-def _is_left_over(directory: str, root: str, name: str) -> bool:
+def is_left_over(directory: str, root: str, name: str) -> bool:
+    """Whether the entry `name` of a system temp directory looks like a temp file of somebody, and isn't the root."""
     return any(fnmatchcase(name, pattern) for pattern in _LEFTOVERS) and not is_below(root, f"{directory}/{name}")
 
 
@@ -206,11 +205,11 @@ def _note(workspace: Workspace, name: str, since: float, counts_from: float) -> 
         if parsed is not None:
             alive = parsed.is_alive()
             counts = alive or (alive is None and since >= counts_from)
-            workspace.leases.append(Lease(parsed.host, parsed.pid, _unquoted(label), since, alive, counts))
+            workspace.leases.append(Lease(parsed.host, parsed.pid, unquoted(label), since, alive, counts))
     elif kind == "pending" and since >= counts_from:
-        workspace.not_begun.append(_unquoted(rest))
+        workspace.not_begun.append(unquoted(rest))
     elif kind == "failed":
-        workspace.failed.append(_unquoted(rest))
+        workspace.failed.append(unquoted(rest))
     elif kind == OVER:
         workspace.over = True
 
@@ -228,10 +227,6 @@ def _why(workspace: Workspace, now: float, ttl: float) -> tuple[str, str]:
     if workspace.failed:
         return "a task failed", f"a task failed: swept after {age(ttl)}"
     return YOUNG, f"used {age(now - workspace.newest)} ago: swept after {age(ttl)}"
-
-
-def _unquoted(label: str) -> str:
-    return _QUOTED.sub(lambda found: chr(int(found[1], 16)), label)
 
 
 def _pile(path: str, is_counted: Callable[[str], bool]) -> Pile:

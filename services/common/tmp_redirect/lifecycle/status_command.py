@@ -6,6 +6,7 @@ import argparse
 import heapq
 import json
 import math
+import os
 import sys
 import time
 from collections import Counter
@@ -21,12 +22,13 @@ from .shown import add_root, age, bar, console, count, has_rich, plain_table, ri
 from .status import YOUNG, Lease, Workspace, leftovers, space, trash, workspaces
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, Group
     from rich.table import Table
     from rich.text import Text
 
 _LIMIT = 20
 _AROUND = 14  # lines of a terminal that --watch needs beside the rows
+_NARROWEST = 72  # columns of a terminal in which the table can be read
 _COLUMNS = (
     *(("workflow", False), ("size", True), ("", False), ("inodes", True), ("last use", True)),
     *(("used by", False), ("kept", False)),
@@ -52,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
         return say("status", "--watch needs a terminal, and doesn't go with --json", USAGE)
     if options.watch is not None and not has_rich():
         return say("status", "--watch needs rich: pip install 'rich>=13'", USAGE)
+    if options.watch is not None and os.environ.get("TERM") == "dumb":
+        return say("status", "--watch needs a terminal that can do more than TERM=dumb says", USAGE)
     try:
         settings = settings_for(options)
         with tolerant_stdout():
@@ -130,7 +134,7 @@ def _print(settings: Settings, limit: int) -> None:
         return
     to = console()
     with to.capture() as captured:  # rich would end the process where `head` has ended
-        for part in _rendered(rows, lines):
+        for part in _rendered(to, rows, lines):
             to.print(part, soft_wrap=True)
     print(captured.get(), end="")
 
@@ -143,10 +147,10 @@ def _watch(settings: Settings, limit: int, seconds: float) -> None:
 
     def look() -> Group:
         most = max(1, to.height - _AROUND)
-        return Group(*_rendered(*_shown(settings, min(limit, most) if limit else most)))
+        return Group(*_rendered(to, *_shown(settings, min(limit, most) if limit else most)))
 
     try:
-        with Live(look(), console=to, auto_refresh=False) as live:
+        with Live(look(), console=to, auto_refresh=False, redirect_stdout=False) as live:  # or bars lose its encoding
             while True:
                 time.sleep(seconds)
                 live.update(look(), refresh=True)
@@ -154,11 +158,12 @@ def _watch(settings: Settings, limit: int, seconds: float) -> None:
         return
 
 
-def _rendered(rows: list[list[str]], lines: list[str]) -> list[Table | Text]:
-    """What rich prints: nothing in it is taken for markup."""
+def _rendered(to: Console, rows: list[list[str]], lines: list[str]) -> list[Table | Text]:
+    """What rich prints: nothing in it is taken for markup. A terminal that is too narrow wraps whole lines."""
     from rich.text import Text
 
-    return [*([rich_table(_COLUMNS, rows)] if rows else []), *map(Text, lines)]
+    table = rich_table(_COLUMNS, rows) if to.width >= _NARROWEST else Text(plain_table(_COLUMNS, rows))
+    return [*([table] if rows else []), *map(Text, lines)]
 
 
 def _shown(settings: Settings, limit: int) -> _Shown:

@@ -10,6 +10,7 @@ import errno
 import os
 import posix
 import random
+import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -39,7 +40,8 @@ class Sweep:
 
     `removed` are the paths of workspaces, `trash` those of what earlier ones had left in the trash. `kept` counts the
     other workspaces by the reason; `deferred` are pairs of a path and why it could not be removed. `bytes` and `inodes`
-    are what was freed, `sockets` is the number of directories for sockets of processes that had ended.
+    are what was freed, `sockets` is the number of directories for sockets of processes that had ended. `ignored` are
+    files among the leases that a dry run is to take for gone.
     """
 
     def __init__(self) -> None:
@@ -50,6 +52,7 @@ class Sweep:
         self.bytes = 0
         self.inodes = 0
         self.sockets = 0
+        self.ignored: frozenset[str] = frozenset()
 
     def add(self, path: str, outcome: Outcome) -> None:
         """Count what became of a workspace."""
@@ -86,7 +89,7 @@ def sweep(
     try:
         now = time.time() if dry_run else _time_of_the_server(trash)
         before = now - (settings.ttl if older_than is None else older_than)
-        left = [] if trash == -1 else _shuffled(names(trash))
+        left = [] if trash == -1 else _shuffled(_names(trash))
         places = _shuffled(_places(settings, done))
         whole = len(left) + len(places)
         for number, name in enumerate(left, 1):  # first, as others may need the room
@@ -111,6 +114,13 @@ def sweep(
         tell("kept_workspaces", done.kept.total() - live)
         tell("deferred_workspaces", len(done.deferred))
     return done
+
+
+def _names(trash: int) -> list[str]:
+    try:
+        return names(trash)
+    except FileNotFoundError:  # `--all` beside this sweep has removed it, as it was empty
+        return []
 
 
 def _check_root(settings: Settings) -> None:
@@ -150,7 +160,7 @@ def ids(settings: Settings, *above: str) -> list[str]:
         raise
     try:
         with os.scandir(f"/proc/self/fd/{descriptor}") as entries:
-            return [entry.name for entry in entries if _is_id(entry.name) and entry.is_dir(follow_symlinks=False)]
+            return [entry.name for entry in entries if is_id(entry.name) and entry.is_dir(follow_symlinks=False)]
     finally:
         os.close(descriptor)
 
@@ -177,13 +187,22 @@ def _sweep(settings: Settings, workflow: str | None, before: float, now: float, 
         else:
             is_due = partial(_is_due, settings, workflow, parent, before)
             done.add(path, purge(settings, workflow, ttl=settings.ttl, is_due=is_due, most=None))
-    except FileNotFoundError:
-        pass  # another sweep was faster
     except OSError as error:
-        done.deferred.append((path, str(error.strerror)))
+        if not _is_harmless(error, leases):
+            done.deferred.append((path, str(error.strerror)))
     finally:
         if parent is not None:
             os.close(parent)
+
+
+def _is_harmless(error: OSError, leases: str) -> bool:
+    """Whether another sweep was faster, or what is in the workspace's place is a file or a link of the user's own."""
+    try:
+        return isinstance(error, FileNotFoundError) or (
+            isinstance(error, NotADirectoryError) and not os.listdir(leases)
+        )
+    except OSError as missing:
+        return isinstance(missing, FileNotFoundError)
 
 
 def _newest(parent: int, before: float) -> float:
@@ -202,6 +221,8 @@ def _own_stamp(parent: int) -> float:
         status = os.stat(TMP, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:
         return -1
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     return max(status.st_mtime, status.st_ctime)
 
 
@@ -214,7 +235,7 @@ def _would_remove(
     settings: Settings, workflow: str | None, parent: int | None, path: str, now: float, done: Sweep
 ) -> None:
     outcome = Outcome("gone" if parent is None else "purged")
-    using = _users(settings, workflow, now)
+    using = [name for name in _users(settings, workflow, now) if name not in done.ignored]
     if using:
         outcome = Outcome("in use", users=using)
     elif parent is not None:
@@ -286,7 +307,8 @@ def _shuffled(items: Iterable[T]) -> list[T]:
     return found
 
 
-def _is_id(name: str) -> bool:
+def is_id(name: str) -> bool:
+    """Whether it can be that of a workflow or service."""
     try:
         check(name)
     except InvalidWorkflowId:

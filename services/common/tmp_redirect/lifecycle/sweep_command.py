@@ -7,13 +7,17 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..errors import SettingsError, WorkspaceError
 from ..scan.report import CONFIGURATION, FINDINGS, OK, USAGE, one_line, say, tolerant_stdout
 from ..setting_values import duration
+from ..settings import Settings
+from .remove_all import Removal, User, remove_all
 from .shown import add_root, age, count, has_rich, settings_for, size
 from .sweep import Sweep, sweep
 
@@ -21,13 +25,24 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 LONG = 1.0  # seconds after which a sweep shows its progress
-_MOST = 20  # deferred paths that the text names
+_MOST = 20  # paths of a kind that the text names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `run` needs to `parser`."""
     parser.add_argument(
         "--older-than", metavar="AGE", help="remove what was last used that long ago, as 24h (TMP_REDIRECT_TTL)"
+    )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="remove all that the shim has made and nobody uses, of any age: for a rollback",
+    )
+    parser.add_argument(
+        "--others-stopped",
+        action="store_true",
+        help="with --all: all that used the root on other hosts and in other containers was stopped, "
+        "and what is queued will not be needed",
     )
     parser.add_argument("--dry-run", action="store_true", help="change nothing, say what would be removed")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
@@ -38,16 +53,19 @@ def run(options: argparse.Namespace) -> int:
     """Sweep, and print what was done: 0, or 1 if something could not be removed; 2, 78; 130 at Ctrl-C."""
     try:
         settings = settings_for(options)
+        older_than = _older_than(options, settings)
     except SettingsError as error:
         return say("sweep", str(error), CONFIGURATION)
-    try:
-        older_than = settings.ttl if options.older_than is None else duration(options.older_than)
     except ValueError as error:
-        return say("sweep", f"--older-than={options.older_than!r} is not allowed: {error}", USAGE)
-    done, is_interrupted = Sweep(), False
+        return say("sweep", str(error), USAGE)
+    done, is_interrupted = Removal() if options.all else Sweep(), False
     with _progress() as progress:
         try:
-            sweep(settings, older_than, dry_run=options.dry_run, progress=progress, done=done)
+            if isinstance(done, Removal):
+                others_stopped: bool = options.others_stopped
+                remove_all(settings, done, others_stopped=others_stopped, dry_run=options.dry_run, progress=progress)
+            else:
+                sweep(settings, older_than, dry_run=options.dry_run, progress=progress, done=done)
         except WorkspaceError as error:
             return say("sweep", one_line(str(error.strerror)), CONFIGURATION)
         except KeyboardInterrupt:
@@ -57,29 +75,58 @@ def run(options: argparse.Namespace) -> int:
             print(json.dumps(_as_object(done, older_than, dry_run=options.dry_run, is_interrupted=is_interrupted)))
         else:
             print("\n".join(_lines(done, older_than, dry_run=options.dry_run)))
+            if isinstance(done, Removal) and not is_interrupted:
+                for line in _lines_of_removal(done, settings, options):
+                    print(line)
     if is_interrupted:
-        return say("sweep", "interrupted; the next sweep does the rest", 128 + signal.SIGINT)
-    return FINDINGS if done.deferred else OK
+        rest = "run this again for the rest" if options.all else "the next sweep does the rest"
+        return say("sweep", f"interrupted; {rest}", 128 + signal.SIGINT)
+    return FINDINGS if done.deferred or (isinstance(done, Removal) and done.users) else OK
+
+
+def _older_than(options: argparse.Namespace, settings: Settings) -> int:
+    """The age in seconds. Raises `ValueError`."""
+    if options.all and options.older_than is not None:
+        raise ValueError("--older-than doesn't go with --all, which removes what is of any age")
+    if options.others_stopped and not options.all:
+        raise ValueError("--others-stopped goes with --all only")
+    try:
+        return settings.ttl if options.older_than is None else duration(options.older_than)
+    except ValueError as error:
+        raise ValueError(f"--older-than={options.older_than!r} is not allowed: {error}") from None
 
 
 def _as_object(done: Sweep, older_than: int, *, dry_run: bool, is_interrupted: bool) -> dict[str, object]:
-    return {
+    found: dict[str, object] = {
         "dry_run": dry_run,
         "interrupted": is_interrupted,
         "older_than": older_than,
         "removed": sorted(done.removed),
         "trash": sorted(done.trash),
         "kept": dict(done.kept),
-        "deferred": [{"path": path, "reason": reason} for path, reason in sorted(done.deferred)],
+        "deferred": _with_reasons(done.deferred),
         "bytes": done.bytes,
         "inodes": done.inodes,
         "sockets": done.sockets,
     }
+    if isinstance(done, Removal):
+        del found["older_than"]
+        found |= {
+            "own": sorted(done.own),
+            "users": [asdict(user) for user in done.users],
+            "strange": _with_reasons(done.strange),
+        }
+    return found
+
+
+def _with_reasons(found: list[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"path": path, "reason": reason} for path, reason in sorted(found)]
 
 
 def _lines(done: Sweep, older_than: int, *, dry_run: bool) -> Iterator[str]:
     if dry_run:
-        yield from map(one_line, sorted((*done.removed, *done.trash)))
+        own = done.own if isinstance(done, Removal) else []
+        yield from map(one_line, sorted((*done.removed, *done.trash, *own)))
     trash = f" and {count(len(done.trash), 'tree')} in the trash" if done.trash else ""
     yield (
         f"{'would remove' if dry_run else 'removed'} {count(len(done.removed), 'workspace')}{trash}: "
@@ -90,14 +137,48 @@ def _lines(done: Sweep, older_than: int, *, dry_run: bool) -> Iterator[str]:
         reasons = (f"{number:,} {young if why == 'young' else why}" for why, number in done.kept.most_common())
         yield f"kept {count(done.kept.total(), 'workspace')}: {', '.join(map(one_line, reasons))}"
     if done.deferred:
-        yield f"deferred to the next sweep, {count(len(done.deferred), 'path')}:"
-        for path, why in sorted(done.deferred)[:_MOST]:
-            yield f"  {one_line(path)}: {one_line(why)}"
-        if len(done.deferred) > _MOST:
-            yield f"  and {len(done.deferred) - _MOST:,} more"
+        following = "run" if isinstance(done, Removal) else "sweep"
+        yield f"deferred to the next {following}, {count(len(done.deferred), 'path')}:"
+        yield from _named(f"{path}: {why}" for path, why in sorted(done.deferred))
     if done.sockets:
         directories = count(done.sockets, "directory", "directories")
-        yield f"removed {directories} for sockets of processes that had ended"
+        yield f"{'would remove' if dry_run else 'removed'} {directories} for sockets of processes that had ended"
+
+
+def _lines_of_removal(done: Removal, settings: Settings, options: argparse.Namespace) -> Iterator[str]:
+    """What is left, who keeps it, and what to do next."""
+    if done.strange:
+        yield f"left alone, since the shim has not made it, {count(len(done.strange), 'path')}:"
+        yield from _named(path for path, _ in sorted(done.strange))
+    if done.users:
+        yield "kept, with all that the shim has beside the workspaces, as it is used by"
+        yield from _named(_user(user) for user in done.users)
+        yield "what to do next: stop these, then run this again"
+        if any(not user.alive for user in done.users) and not options.others_stopped:
+            yield (
+                "what has a ? is on another host or in another container, or has not begun, and counts until "
+                f"TMP_REDIRECT_TTL={age(settings.ttl)} is over; if all of it was stopped for good, add --others-stopped"
+            )
+    elif done.deferred:
+        yield "what to do next: see to what is deferred, then run this again"
+    elif not options.dry_run:
+        yield f"nothing that the shim has made is left in {one_line(settings.root)}"
+
+
+def _user(user: User) -> str:
+    if user.pid is None:
+        return f"a task that has not begun, {user.task}?: {user.path}"
+    return f"{user.host} {user.pid} {user.task}{'' if user.alive else '?'}: {user.path}"
+
+
+def _named(found: Iterable[str]) -> Iterator[str]:
+    """The first of them, and how many there are beside."""
+    rest = iter(found)
+    for text in islice(rest, _MOST):
+        yield f"  {one_line(text)}"
+    more = sum(1 for _ in rest)
+    if more:
+        yield f"  and {more:,} more"
 
 
 @contextmanager

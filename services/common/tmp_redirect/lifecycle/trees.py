@@ -133,14 +133,14 @@ def newest(parent: int, name: str, younger_than: float | None = None) -> float:
     and other `OSError`s where its top can't be looked at, or a directory more than 64 levels deep was moved meanwhile.
     """
     latest = 0.0
-    statuses = _statuses(parent, name, None)
+    found = statuses(parent, name, None)
     try:
-        for status in statuses:
+        for status in found:
             latest = max(latest, status.st_mtime, status.st_ctime)
             if younger_than is not None and latest > younger_than:
                 break
     finally:
-        statuses.close()  # type: ignore[attr-defined]
+        found.close()  # type: ignore[attr-defined]
     return latest
 
 
@@ -148,7 +148,7 @@ def usage(parent: int, name: str) -> Usage:
     """What the tree `name` below the directory descriptor `parent` takes. Raises as `newest` does."""
     found = Usage()
     linked: set[tuple[int, int]] = set()
-    for status in _statuses(parent, name, found.skipped):
+    for status in statuses(parent, name, found.skipped):
         if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
             inode = (status.st_dev, status.st_ino)
             if inode in linked:
@@ -160,8 +160,8 @@ def usage(parent: int, name: str) -> Usage:
     return found
 
 
-def _statuses(parent: int, name: str, skipped: list[tuple[str, str]] | None) -> "Iterator[os.stat_result]":
-    """That of each entry, the top's first. Directories that can't be entered are added to `skipped`.
+def statuses(parent: int, name: str, skipped: list[tuple[str, str]] | None) -> "Iterator[os.stat_result]":
+    """That of each entry of a tree, the top's first. Directories that can't be entered are added to `skipped`.
 
     Raises `PermissionError` without `skipped` where the tree is another user's and can't be entered.
     """
