@@ -2,18 +2,25 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := services sitecustomize.py tmp_redirect_pytest.py examples tests benchmarks
+SHIM := services sitecustomize.py tmp_redirect_entry.py tmp_redirect_pytest.py
+SOURCES := $(SHIM) examples tests benchmarks
 
-.PHONY: demo test soak lint bench clean
+.PHONY: demo test test-a-to-o test-p-to-z test-shim-off soak lint bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/tmp-redirect demo
 
+# The tests wait for servers and workers half of the time, so they run two at a time; their output comes when each ends.
 test: lint
-	# First with the shim off: each of its promises must then fail.
+	$(MAKE) --jobs=2 --output-sync=target --keep-going test-a-to-o test-shim-off test-p-to-z
+
+test-a-to-o test-p-to-z: test-%: $(VENV)/test.stamp
+	tests/private-tmp $(BIN)/python -m pytest tests/test_[$(subst -to-,-,$*)]*.py
+
+# Each promise of the shim must fail without it.
+test-shim-off: $(VENV)/test.stamp
 	tests/private-tmp $(BIN)/python -m pytest --shim-off --quiet -r f
-	tests/private-tmp $(BIN)/python -m pytest
 
 # Random trees until 10,000 files were seen, a thousand path forms, and a thousand processes that are killed;
 # SOAK=<the seed it printed> repeats a run.
@@ -31,11 +38,22 @@ lint: $(VENV)/test.stamp
 bench: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/bench.py
 
-$(VENV)/%.stamp: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info < (3, 14) else "Python 3.10 to 3.13 is needed: make PYTHON=...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+# The demo needs this checkout, the tests the wheel, as users have it; the environment holds one of them.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+$(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
+	$(INSTALL) --editable '.[demo]'
+	rm -f $(VENV)/test.stamp
 	touch $@
+
+# After an edit of the shim alone, what it depends on is there already: no need to look for it.
+$(VENV)/test.stamp: pyproject.toml $(shell find $(SHIM) -name __pycache__ -prune -o -print) | $(BIN)/python
+	$(INSTALL) $(if $(filter pyproject.toml,$?),'.[test]',--no-deps --no-build-isolation .)
+	rm -f $(VENV)/demo.stamp
+	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info < (3, 14) else "Python 3.10 to 3.13 is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
 
 clean:
 	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -6,8 +6,6 @@ laid over, `services/common/__init__.py` connects to Redis and may end the proce
 `site` swallows whatever a sitecustomize raises and runs on unpatched with status 0. So a shim that can't start ends
 the process itself with status 78 (EX_CONFIG of sysexits.h), or says so loudly where `TMP_REDIRECT=warn`.
 Nothing is ever written to stdout, which belongs to the program.
-
-PYTEST_DONT_REWRITE: pytest wants to rewrite the modules of installed plugins, and warns where one is at work already.
 """
 
 import os
@@ -38,31 +36,59 @@ def load_package() -> "Any":
     from _frozen_importlib_external import spec_from_file_location
 
     if PACKAGE not in sys.modules:
-        directory = os.path.join(HERE, *PACKAGE.split("."))
+        names = PACKAGE.split(".")
+        # A wheel has this file inside the package: at the top of site-packages it would be in everybody's way.
+        inside = HERE.endswith(os.path.join(*names, "autoload"))
+        directory = os.path.dirname(HERE) if inside else os.path.join(HERE, *names)
         spec: Any = spec_from_file_location(
             PACKAGE, os.path.join(directory, "__init__.py"), submodule_search_locations=[directory]
         )
         package = sys.modules[PACKAGE] = module_from_spec(spec)
         try:
             spec.loader.exec_module(package)
-        except BaseException:
+        except BaseException as error:
             del sys.modules[PACKAGE]
+            if isinstance(error, FileNotFoundError):  # a volume is often mounted over what an image has
+                remedy = "put services/common/tmp_redirect there, in a volume on top too, or set TMP_REDIRECT=off"
+                raise FileNotFoundError(f"there is no {directory}: {remedy}") from None
             raise
     __import__(PACKAGE + ".startup", fromlist=["install"])
     return sys.modules[PACKAGE]
 
 
 def fail(error: BaseException) -> None:
-    """Say in one line on stderr why the shim is not at work; end the process unless the mode is `warn`."""
-    warn = os.environ.get("TMP_REDIRECT") == "warn"
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    outcome = "the process goes on WITHOUT it" if warn else "the process ends with status 78"
+    """Say in one line on stderr why the shim is not at work; end the process unless the mode is `warn`.
+
+    The doctor goes on in any mode: it says what to do.
+    """
+    goes_on = os.environ.get("TMP_REDIRECT") == "warn"
     try:
+        goes_on = goes_on or is_doctor()
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        outcome = "the process goes on WITHOUT it" if goes_on else "the process ends with status 78"
         sys.stderr.write(f"tmp_redirect: can't start, {outcome}: {reason}\n")
         sys.stderr.flush()
     finally:
-        if not warn:
+        if not goes_on:
             os._exit(78)
+
+
+def is_doctor() -> bool:
+    """Whether this process is `tmp-redirect doctor`, by whatever command: `sys.argv` a program may have changed."""
+    flags = "bBdEiIOPqRsSuvx"
+    words = iter(getattr(sys, "orig_argv", [])[1:])
+    word = next(words, "")
+    while word[:2] in ("-W", "-X") or (word[:1] == "-" != word and not word[1:].strip(flags)):
+        if word in ("-W", "-X"):
+            next(words, "")  # its value
+        word = next(words, "")
+    if word[:1] == "-":
+        is_ours = word[1:].strip(flags) == word[-1] == "m" and next(words, "") == PACKAGE
+    else:
+        path = os.path.realpath(word)
+        tail = os.path.join("", *PACKAGE.split("."))
+        is_ours = os.path.basename(word) == "tmp-redirect" or path.endswith((tail, os.path.join(tail, "__main__.py")))
+    return is_ours and next(words, "") == "doctor"
 
 
 def chain() -> None:

@@ -23,10 +23,10 @@ from pathlib import Path
 import pytest
 
 from tests.celery_workers import broker, call, client, servers, start, worker_env  # noqa: F401 - fixtures
+from tests.environments import unpacked, wheel  # noqa: F401 - fixtures
+from tests.installation import AUTOLOAD, HOME, PACKAGE, REPOSITORY  # noqa: F401 - REPOSITORY for test modules
 from tests.tracing import strace  # noqa: F401 - a fixture
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-PACKAGE = Path("services/common/tmp_redirect")
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 SYSTEM_TEMP = (Path("/tmp"), Path("/var/tmp"))
 OTHERS = ("pytest-of-", "pip-")  # what pytest itself and installers beside the test run keep in system temp
@@ -69,8 +69,8 @@ def overlay(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def lay_over(directory: Path) -> None:
     """Copy the shim into `directory`."""
-    shutil.copytree(REPOSITORY / PACKAGE, directory / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(REPOSITORY / "sitecustomize.py", directory)
+    shutil.copytree(HOME / PACKAGE, directory / PACKAGE, ignore=shutil.ignore_patterns("__pycache__", "autoload"))
+    shutil.copy(AUTOLOAD / "sitecustomize.py", directory)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from services.common.tmp_redirect.under_pytest.journal import JournalReader
-from tests.conftest import REPOSITORY, lay_over
+from tests.conftest import PACKAGE, lay_over
+from tests.installation import HOME
 
 PLUGIN = "services.common.tmp_redirect.pytest_plugin"
 ASKED = ("-p", PLUGIN)
@@ -32,7 +33,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory that looks as site-packages does after an installation from a wheel."""
     directory = tmp_path_factory.mktemp("site-packages")
     lay_over(directory)
-    shutil.copy(REPOSITORY / "tmp_redirect_pytest.py", directory)
+    autoload = directory / PACKAGE / "autoload"
+    autoload.mkdir()
+    (directory / "sitecustomize.py").rename(autoload / "sitecustomize.py")
+    for module in ("tmp_redirect_entry.py", "tmp_redirect_pytest.py"):
+        shutil.copy(HOME / module, directory)
     files = [str(path.relative_to(directory)) for path in directory.rglob("*.py")]
     info = directory / "tmp_redirect-0.1.0.dist-info"
     info.mkdir()
@@ -613,6 +618,8 @@ def test_the_parents_are_not_imported(tmp_path: Path, root: Path, installed: Pat
     hostile(directory)
     args, more = HOSTILE_WAYS[way]
     tree = write_tree(tmp_path / "tree", stray, {"test_it.py": "def test_it(): swallow('x')\n"})
+    if way == "overlay, shim on":
+        (directory / PACKAGE / "autoload" / "sitecustomize.py").rename(directory / "sitecustomize.py")
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(directory), "TMP_REDIRECT_ROOT": str(root), **more}
     if mode == "off":
         env["TMP_REDIRECT"] = "off"
@@ -707,12 +714,11 @@ def test_other_ways_to_ask_for_it(
     assert "-x' in system temp" in done.stdout
 
 
-def test_another_sitecustomize_needs_a_filter(tmp_path: Path, installed: Path, stray: str) -> None:
+def test_another_sitecustomize_is_not_in_its_way(tmp_path: Path, installed: Path, stray: str) -> None:
     (tmp_path / "sitecustomize.py").touch()
     tree = write_tree(tmp_path / "tree", stray, {"test_it.py": "def test_it(): pass\n"})
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{tmp_path}:{installed}"}
-    args = ["-W", "error", "-W", "ignore:Module already imported", "--system-tmp=refuse"]
-    done = run_pytest(tree, env, *args)
+    done = run_pytest(tree, env, "-W", "error", "--system-tmp=refuse")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

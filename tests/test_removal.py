@@ -20,9 +20,8 @@ import pytest
 
 from services.common.tmp_redirect.lifecycle.removal import Removed, remove
 from services.common.tmp_redirect.lifecycle.trees import HELD, newest, usage
+from tests.installation import HOME
 from tests.test_workspace import NOBODY, open_up
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -267,7 +266,7 @@ def as_nobody(code: str) -> subprocess.CompletedProcess[str]:
     # Imported first: the other user may not be able to read this interpreter's files.
     imports = "import os, pathlib, traceback, linecache, services.common.tmp_redirect.lifecycle.removal\n"
     prefix = f"{imports}os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(HOME)}
     return subprocess.run(
         [sys.executable, "-c", prefix + code], env=env, capture_output=True, text=True, check=False, cwd="/"
     )
@@ -360,7 +359,7 @@ def in_mount_namespace(script: str) -> list[str]:
     unshare = shutil.which("unshare")
     if unshare is None or subprocess.run([unshare, "-m", "true"], capture_output=True, check=False).returncode:
         pytest.skip("no mount namespace can be made here: unshare -m is missing or not permitted")
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(HOME)}
     done = subprocess.run(
         [unshare, "-m", "sh", "-c", script], env=env, capture_output=True, text=True, check=False, cwd="/"
     )
@@ -483,7 +482,7 @@ def test_the_kernel_fails_once(root: Path, strace: tuple[str, ...], code: str, c
     (root / "begin").touch()
     trace = [*strace[: strace.index("--seccomp-bpf") + 1], "-o", os.devnull, "-P", str(root / "t" / "c")]
     trace += ["-e", f"trace={call}", "-e", f"inject={call}:error={code}:when=1"]
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(HOME)}
     done = subprocess.run([*trace, sys.executable, "-c", body], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     complete, deferred, stopped = done.stdout.split()
@@ -644,6 +643,6 @@ def test_it_imports_next_to_nothing() -> None:
         "import sys; before = set(sys.modules); import services.common.tmp_redirect.lifecycle.removal\n"
         "print(*sorted(m for m in set(sys.modules) - before if not m.startswith('services')))"
     )
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "TMP_REDIRECT": "off"}
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(HOME), "TMP_REDIRECT": "off"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, cwd="/")
     assert done.stdout.split() == ["errno"]

@@ -17,6 +17,7 @@ import pytest
 from services.common.tmp_redirect.errors import InvalidWorkflowId, WorkspaceError
 from services.common.tmp_redirect.settings import Settings
 from services.common.tmp_redirect.workspace import check_root, prepare, prepare_outside
+from tests.installation import HOME
 
 NOBODY = 65534
 
@@ -325,5 +326,5 @@ def test_with_the_shim_off_the_api_uses_stock(tmp_path: Path) -> None:
         "with workflow('wf-1') as directory: assert directory == gettempdir() == tempfile.gettempdir() == '/tmp'\n"
         "assert get_temp_path('wf-1').startswith('/tmp/tmp') and not is_active() and report().total == 0\n"
     )
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[1])}
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(HOME)}
     subprocess.run([sys.executable, "-c", code], env=env, check=True, cwd="/")

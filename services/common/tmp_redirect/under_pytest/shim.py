@@ -11,11 +11,11 @@ import pytest
 
 from .. import startup
 from ..errors import KernelLayerError, SettingsError, WorkspaceError
+from ..location import SITECUSTOMIZE
 from ..settings import SYSTEM_TEMP_PREFIXES, Settings, current
 from ..workspace import check_root
 
-# The directory of sitecustomize.py, three levels above the package.
-HOME = os.path.abspath(__file__).rpartition(os.path.join("", "services", "common", "tmp_redirect", ""))[0]
+HOME = os.path.dirname(SITECUSTOMIZE)
 
 
 class Environment:
