@@ -1,8 +1,7 @@
-"""`tmp-redirect run` and `doctor`: real commands in processes of their own."""
+"""`tmp-redirect run`: real commands in processes of their own."""
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -12,9 +11,9 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
+from services.common.tmp_redirect.cli import main
 from services.common.tmp_redirect.kernel import availability
 from tests.conftest import PACKAGE
-from tests.seccomp import SECCOMP
 
 X = Path("/tmp/tmp-redirect-x")
 OURS = ("TMP_REDIRECT", "LC_CTYPE")  # the second is what Python adds to a C locale (PEP 538)
@@ -144,8 +143,10 @@ def test_native_code_is_refused_by_the_kernel(run: Run, creates: Path) -> None:
         (["--workflow", "../x", "--", "true"], 78, "TMP_REDIRECT_SCOPE='../x' is not allowed"),
         (["--root", "/nope", "--", "true"], 78, "the root /nope doesn't exist; mount"),
         (["--", "no-such-command"], 127, "no-such-command: command not found"),
-        (["--", __file__], 127, "command not found"),
-        (["--", "/dev/null"], 127, "command not found"),
+        (["--", __file__], 126, f"{__file__}: Permission denied; chmod +x it"),
+        (["--", "/dev/null"], 126, "/dev/null: Permission denied"),
+        (["--", "/usr"], 126, "/usr: Is a directory"),
+        (["--", "./no-such-command"], 127, "./no-such-command: command not found"),
     ],
 )
 def test_what_can_not_be_run_is_one_line(
@@ -161,6 +162,24 @@ def test_what_can_not_be_run_is_one_line(
         assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("option", ["--workflow", "--root"])
+def test_an_option_of_a_variable_that_is_not_set(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", option, "", "--", "true"])
+    assert ended.value.code == 2
+    assert f"argument {option}: it is empty; give" in capsys.readouterr().err
+
+
+def test_a_script_without_its_interpreter(plain_env: dict[str, str], tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/no/such/interpreter\n", encoding="utf-8")
+    script.chmod(0o755)
+    command = [sys.executable, "-m", "services.common.tmp_redirect", "run", "--", str(script)]
+    done = subprocess.run(command, env=plain_env, capture_output=True, text=True, check=False)
+    assert done.returncode == 126
+    assert "script: the interpreter that its first line names is missing" in done.stderr
+
+
 def test_a_file_that_is_no_program(plain_env: dict[str, str], tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_bytes(b"\0")
@@ -168,55 +187,3 @@ def test_a_file_that_is_no_program(plain_env: dict[str, str], tmp_path: Path) ->
     command = [sys.executable, "-m", "services.common.tmp_redirect", "run", "--", str(script)]
     done = subprocess.run(command, env=plain_env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (126, f"tmp-redirect run: {script}: Exec format error\n")
-
-
-def doctor(env: dict[str, str], *before: str) -> tuple[int, dict[str, tuple[str, str]]]:
-    command = [*before, sys.executable, "-m", "services.common.tmp_redirect", "doctor", "--json"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    found = json.loads(done.stdout)
-    return done.returncode, {finding["subject"]: (finding["weight"], finding["text"]) for finding in found}
-
-
-@pytest.mark.promise
-def test_doctor_finds_the_shim_at_work(shim_env: dict[str, str], root: Path) -> None:
-    status, found = doctor(shim_env)
-    assert status == 0
-    assert found["settings"] == ("ok", f"mode enforce, guard calls, root {root}")
-    assert found["shim"] == ("ok", f"at work in {sys.executable}")
-    assert found["root"] == ("ok", f"{root} can be written")
-
-
-def test_doctor_finds_what_is_wrong(plain_env: dict[str, str], overlay: Path, root: Path) -> None:
-    status, found = doctor({**plain_env, "TMP_REDIRECT_GUARD": "x"})
-    assert (status, found["settings"][0]) == (78, "stops")
-    assert "TMP_REDIRECT_GUARD='x' is not allowed" in found["settings"][1]
-    status, found = doctor(plain_env)
-    assert (status, found["shim"][0]) == (0, "note")
-    root.rmdir()
-    status, found = doctor(plain_env)
-    assert (status, found["root"][0]) == (0, "note")
-    assert "doesn't exist; mount the shared volume there" in found["root"][1]
-
-
-def test_doctor_finds_that_the_shim_was_not_loaded(plain_env: dict[str, str], overlay: Path) -> None:
-    launcher = (
-        f"import os, runpy, sys; sys.path.insert(0, {str(overlay)!r}); os.environ['TMP_REDIRECT'] = 'enforce'; "
-        "runpy.run_module('services.common.tmp_redirect', run_name='__main__')"
-    )
-    env = {name: value for name, value in plain_env.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, "-c", launcher, "doctor"], env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert "problem  shim: not at work" in done.stdout
-    assert "first on PYTHONPATH" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"), [("ENOSYS", "has no Landlock"), ("EPERM", "the container forbids Landlock")]
-)
-def test_doctor_says_why_the_kernel_layer_can_not_be_had(plain_env: dict[str, str], error: str, reason: str) -> None:
-    code = f"{SECCOMP}\nforbid(444, errno.{error})\nos.execvp(sys.argv[1], sys.argv[1:])"
-    status, found = doctor(plain_env, sys.executable, "-c", code)
-    assert (status, found["kernel"][0]) == (0, "note")
-    assert reason in found["kernel"][1]

@@ -6,30 +6,34 @@ It becomes the command (execve), so that signals, the exit status and the proces
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import posix  # its execve is not patched: where this process has the shim itself, the environment is right already
 import shutil
 import signal
 import sys
-from pathlib import Path
 
 from .errors import InvalidWorkflowId, KernelLayerError, SettingsError, WorkspaceError
 from .kernel import MARK, install
-from .scan.report import CONFIGURATION, USAGE, say
+from .lifecycle.shown import add_root
+from .location import SITECUSTOMIZE
+from .scan.report import CONFIGURATION, USAGE, one_line, say
 from .settings import DIRECTORIES, Settings
 from .workspace import check_root, prepare, prepare_outside
 
 _CANNOT_RUN, _NOT_FOUND = 126, 127  # as shells have it
-_HOME = Path(__file__).resolve().parents[3]  # where sitecustomize.py is
+_HOME = os.path.dirname(SITECUSTOMIZE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `run` needs to `parser`."""
     parser.usage = "tmp-redirect run [--workflow ID] [--mode MODE] [--guard LAYERS] [--root DIR] -- COMMAND..."
-    parser.add_argument("--workflow", metavar="ID", help="the workflow that the command runs for (TMP_REDIRECT_SCOPE)")
+    parser.add_argument(
+        "--workflow", type=_workflow, metavar="ID", help="the workflow that the command runs for (TMP_REDIRECT_SCOPE)"
+    )
     parser.add_argument("--mode", metavar="MODE", help="enforce, warn or off (TMP_REDIRECT; without both, enforce)")
     parser.add_argument("--guard", metavar="LAYERS", help="the layers of the guard (TMP_REDIRECT_GUARD)")
-    parser.add_argument("--root", metavar="DIR", help="the directory of the workflows (TMP_REDIRECT_ROOT)")
+    add_root(parser)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="and its arguments")
 
 
@@ -42,19 +46,36 @@ def run(options: argparse.Namespace) -> int:
     try:
         settings = Settings(env)
         if settings.mode != "off":
+            if not os.path.isfile(SITECUSTOMIZE):
+                return say("run", f"{SITECUSTOMIZE} is missing, and nothing starts the shim without it", CONFIGURATION)
             env |= _for_the_command(settings, env)
     except (SettingsError, InvalidWorkflowId, WorkspaceError, KernelLayerError) as error:
-        return say("run", getattr(error, "strerror", None) or str(error), CONFIGURATION)
+        return say("run", one_line(getattr(error, "strerror", None) or str(error)), CONFIGURATION)
     program = shutil.which(command[0], path=env.get("PATH", os.defpath))
     if program is None:
-        return say("run", f"{command[0]}: command not found", _NOT_FOUND)
+        return _cannot_run(command[0])
     sys.stdout.flush()
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and execve would hand on
         signal.signal(number, signal.SIG_DFL)
     try:
         posix.execve(program, command, env)
     except OSError as error:
-        return say("run", f"{program}: {error.strerror}", _CANNOT_RUN)
+        what = "the interpreter that its first line names is missing" if error.errno == errno.ENOENT else error.strerror
+        return say("run", f"{one_line(program)}: {what}", _CANNOT_RUN)
+
+
+def _workflow(value: str) -> str:
+    if not value:  # as of a variable that is not set; outside any workflow is not what was meant
+        raise argparse.ArgumentTypeError("it is empty; give a workflow id, or leave the option out")
+    return value
+
+
+def _cannot_run(command: str) -> int:
+    if os.sep in command and os.path.exists(command):
+        what = "Is a directory" if os.path.isdir(command) else "Permission denied; chmod +x it, or name its interpreter"
+        return say("run", f"{one_line(command)}: {what}", _CANNOT_RUN)
+    hint = "" if os.sep in command else "; is it installed here, and on PATH?"
+    return say("run", f"{one_line(command)}: command not found{hint}", _NOT_FOUND)
 
 
 def _environment(options: argparse.Namespace) -> dict[str, str]:
@@ -78,6 +99,6 @@ def _for_the_command(settings: Settings, env: dict[str, str]) -> dict[str, str]:
         install(settings)
         changes[MARK] = os.environ.get(MARK, "")
     paths = env.get("PYTHONPATH", "").split(os.pathsep) if env.get("PYTHONPATH") else []
-    if str(_HOME) not in paths:
-        changes["PYTHONPATH"] = os.pathsep.join([str(_HOME), *paths])
+    if _HOME not in paths:
+        changes["PYTHONPATH"] = os.pathsep.join([_HOME, *paths])
     return changes

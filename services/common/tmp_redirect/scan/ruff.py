@@ -40,7 +40,7 @@ def files(paths: Sequence[str], exclude: Iterable[str]) -> list[str]:
     """The absolute paths of all files at and below `paths`, but for ignored and excluded ones. Raises `RuffError`."""
     config = ('include=["*"]', f"exclude={json.dumps(_EXCLUDED)}", f"extend-exclude={json.dumps(list(exclude))}")
     listing = _ruff("--show-files", "--force-exclude", *_configured(*config), "--", *paths)
-    return [line for line in listing.splitlines() if line]
+    return [_path(line) for line in listing.splitlines() if line]
 
 
 def check(paths: Sequence[str]) -> dict[str, list[Hit]]:
@@ -56,8 +56,13 @@ def check(paths: Sequence[str]) -> dict[str, list[Hit]]:
             rule = entry["code"] if entry["code"] in (HARD_CODED, MKTEMP) else None
             place = entry["location"]
             hit = Hit(rule, place["row"], place["column"], entry["message"])
-            hits.setdefault(entry["filename"], []).append(hit)
+            hits.setdefault(_path(entry["filename"]), []).append(hit)
     return hits
+
+
+def _path(text: str) -> str:
+    """What the system calls the file, whatever the encoding of the locale."""
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
 
 
 def _configured(*values: str) -> list[str]:
