@@ -28,7 +28,7 @@ OUTSIDE = ".outside"  # a workflow id can't start with a dot
 CACHE = ".cache"
 LEASES = ".leases"
 TRASH = ".trash"
-_VARIABLES = (
+VARIABLES = (
     "TMP_REDIRECT", "TMP_REDIRECT_ROOT", "TMP_REDIRECT_GUARD", "TMP_REDIRECT_ALLOW", "TMP_REDIRECT_SERVICE",
     "TMP_REDIRECT_OUTSIDE", "TMP_REDIRECT_WORKFLOW_FROM", "TMP_REDIRECT_KEEP", "TMP_REDIRECT_TTL",
     "TMP_REDIRECT_DIR_MODE", "TMP_REDIRECT_MIN_FREE", "TMP_REDIRECT_SOCKET_DIR", "TMP_REDIRECT_SCOPE",
@@ -40,7 +40,7 @@ _WORDS = {"mode": MODES, "keep": KEEPS}
 
 
 class Settings:
-    """One attribute a variable; see the table in the README. An empty variable counts as unset.
+    """One attribute a variable; see the table in docs/settings.md. An empty variable counts as unset.
 
     `inherited` are the variables that name a temp directory, as they were when the settings were read.
 
@@ -66,7 +66,7 @@ class Settings:
 
     def __init__(self, environ: "Mapping[str, str]") -> None:
         self.inherited = {name: environ.get(name) for name in DIRECTORIES}
-        for name in _VARIABLES:
+        for name in VARIABLES:
             value: "Any" = environ.get(name)
             if value:
                 attribute = name[len("TMP_REDIRECT_") :].lower() or "mode"
