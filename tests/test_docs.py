@@ -92,6 +92,17 @@ def test_commands_that_are_shown_exist(document: Path) -> None:
             assert set(arguments) <= set(targets)
 
 
+@every_document
+def test_values_that_are_shown_are_allowed(document: Path) -> None:
+    """In YAML, in Dockerfiles and for shells; an `off` without quotes is no word in YAML."""
+    shown = "\n".join(blocks(document, "yaml", "dockerfile", "sh"))
+    pairs = re.findall(r"\b(TMP_REDIRECT\w*)(?:: |=|, value: )([\w/.:-]+)", shown)
+    assert len(pairs) == len(re.findall(r"\bTMP_REDIRECT\w*(?=:|=|, value)", shown))
+    for name, value in pairs:
+        Settings({name: value})
+    assert "TMP_REDIRECT: off" not in shown
+
+
 def test_the_table_of_settings_is_that_of_the_code() -> None:
     text = (REPOSITORY / "docs" / "settings.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(TMP_REDIRECT\w*)` \|(.*?)\|", text, re.MULTILINE)

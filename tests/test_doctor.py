@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import pty
@@ -148,7 +149,7 @@ def test_all_is_well(doctor: Doctor, overlay: Path, root: Path, socket_dir: Path
     assert only(found, "root").text == f"{root} can be written"
     assert only(found, "service").text == "svc"
     assert only(found, "sockets").text.startswith(f"{socket_dir} can be made, and has ")
-    assert "no locks are needed" in only(found, "operations").text
+    assert "modes and locks work" in only(found, "operations").text
     assert list(root.iterdir()) == []
     assert not socket_dir.exists()
 
@@ -889,6 +890,18 @@ def test_modes_and_owners_that_are_not_kept(tried: Tried, monkeypatch: pytest.Mo
     notes = [one for one in tried(TMP_REDIRECT_DIR_MODE="2770") if one.weight == "note"]
     assert re.fullmatch(r"a directory has the mode 0\d{3}, not 2770, as it was told", notes[0].text)
     assert notes[1].text.startswith(f"what uid 1001 makes belongs to uid {os.getuid()}")
+
+
+@pytest.mark.parametrize("function", ["lockf", "flock"])
+def test_files_that_can_not_be_locked(tried: Tried, root: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    fails.__name__ = function
+    monkeypatch.setattr(fcntl, function, fails)
+    (one,) = [one for one in tried() if one.weight == "note"]
+    assert one.text.startswith(f"files can't be locked ({function}: Function not implemented)")
+    assert list(root.iterdir()) == []
 
 
 def test_upper_and_lower_case(tmp_path: Path) -> None:

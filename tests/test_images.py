@@ -16,6 +16,7 @@ from tests.base_images import APPUSER
 from tests.conftest import lay_over
 from tests.dockerfiles import DEBIAN, LAYOUTS, parse, patched_tree
 from tests.images import Builder, BuildError, Image, needs_namespaces
+from tests.test_docs import READMES, blocks
 
 PACKAGE = "app/services/common/tmp_redirect"
 
@@ -48,6 +49,20 @@ def test_it_is_built(dockerfile: str, image_of: Callable[[str], Image]) -> None:
     assert done.returncode == 0, done.stderr
     assert ("/opt/venv/" in done.stdout) == python.startswith("/opt/venv/")
     assert os.listdir(image.path("tmp")) == [], "the build steps were not affected, and left nothing"
+
+
+def test_what_the_readme_says_is_built(tmp_path: Path) -> None:
+    needs_namespaces()
+    (steps,) = blocks(READMES[0], "dockerfile")
+    for readme in READMES[1:]:
+        assert list(blocks(readme, "dockerfile")) == [steps]
+    context = tmp_path / "context"
+    lay_over(context)
+    image = Builder(tmp_path, context).build(
+        "readme", parse(b"FROM base\nRUN dependencies\n" + steps.encode()), externally_managed=False
+    )
+    done = image.run("python", "-c", "import sys; print('services.common.tmp_redirect.startup' in sys.modules)")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
 """Does to the root what the shim does: exclusive creation, renaming, removal. The root is left as it was.
 
 All is done in a directory of its own, directly in the root, as a sweep may remove what is in the trash while we look.
-What a doctor leaves that was killed, the next one removes. Locks aren't tried: none is taken below the root.
+What a doctor leaves that was killed, the next one removes. The shim takes no locks below the root; programs may lock
+their temp files.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import posix  # its functions are not guarded, and what is done here is done below the root
 import time
@@ -53,10 +55,11 @@ def _try(directory: int, settings: Settings) -> Iterator[Finding]:
         *_renaming_and_removal(directory),
         *_modes(directory, settings),
         *_case(directory),
+        *_locks(directory),
     ]
     yield from failures
     if not failures:
-        text = "exclusive creation, renaming of directories in use, removal and modes work; no locks are needed"
+        text = "exclusive creation, renaming of directories in use, removal, modes and locks work"
         yield Finding("operations", "ok", text)
     yield _clock(directory)
 
@@ -111,6 +114,24 @@ def _case(directory: int) -> Iterator[Finding]:
         os.stat("FILE", dir_fd=directory)
         text = "it doesn't tell upper from lower case: two workflows whose ids differ only there share a workspace"
         yield Finding("operations", "problem", text, "use another file system, or ids of one case")
+
+
+def _locks(directory: int) -> Iterator[Finding]:
+    """The kind that sqlite3 takes, and the other one."""
+    for function in (fcntl.lockf, fcntl.flock):
+        try:
+            descriptor = posix.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        except OSError:
+            return  # exclusive creation has said it
+        try:
+            function(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            text = f"files can't be locked ({function.__name__}: {error.strerror}); the shim takes no locks"
+            advice = "nothing, unless programs lock their temp files, as sqlite3 does: then see the mount options"
+            yield Finding("operations", "note", text, advice)
+            return
+        finally:
+            os.close(descriptor)
 
 
 def _clock(directory: int) -> Finding:
