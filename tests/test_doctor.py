@@ -46,6 +46,7 @@ from services.common.tmp_redirect.lifecycle.leases import new_name
 from services.common.tmp_redirect.settings import Settings
 from tests import conftest
 from tests.conftest import PACKAGE, REPOSITORY, lay_over
+from tests.environments import virtual_environment
 from tests.seccomp import SECCOMP
 from tests.test_sweep import listing as full_listing
 
@@ -97,10 +98,11 @@ def doctor(shim_env: dict[str, str], root: Path) -> Doctor:
     return Doctor(shim_env, root)
 
 
-@pytest.fixture
-def bare() -> str:
-    """An interpreter of the version that runs the tests, without what is installed for them."""
-    return conftest.interpreter(f"{sys.version_info.major}.{sys.version_info.minor}")
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An interpreter of the version that runs the tests, with no packages."""
+    base = conftest.interpreter(f"{sys.version_info.major}.{sys.version_info.minor}")
+    return str(virtual_environment(tmp_path_factory.mktemp("bare") / "venv", base).python)
 
 
 @pytest.fixture
