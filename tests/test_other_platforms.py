@@ -35,3 +35,31 @@ def test_another_platform(overlay: Path, platform: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == f"TMP_REDIRECT='enforce' is not allowed: only off on {platform}: the shim needs Linux"
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_commands_on_another_platform(overlay: Path, platform: str, tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text("open('/tmp/x', 'w')\n")
+    (tmp_path / "log").write_text("wrote /tmp/x\n")
+    code = (
+        "import sys, os, argparse, gettext, shutil, subprocess, sysconfig, tempfile\n"
+        "sysconfig.get_paths()\n"
+        f"sys.platform = {platform!r}\n"
+        f"for name in {ONLY_LINUX}: delattr(os, name)\n"
+        "sys.modules['posix'] = sys.modules['fcntl'] = None\n"
+        "from services.common.tmp_redirect.cli import COMMANDS, main\n"
+        "for command in COMMANDS:\n"
+        "    if command.name not in ('scan', 'scan-logs'): assert main([command.name]) == 78, command.name\n"
+        "sys.stderr.flush()\n"
+        "assert main(['scan-logs', 'log']) == 1\n"
+        "assert main(['scan', 'task.py']) == 1\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as ended: assert ended.code == 0\n"
+    )
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(overlay)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tmp-redirect sweep: this needs Linux; here are scan and scan-logs\n" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 OK, FINDINGS, USAGE, CONFIGURATION = 0, 1, 2, 78  # 78 is EX_CONFIG of sysexits.h
 OUTPUT = 74  # EX_IOERR
+ANYWHERE = ("scan", "scan-logs")  # the rest is for Linux
 INTERRUPTED, PIPE_ENDED = 128 + 2, 128 + 13  # as shells have it for SIGINT and SIGPIPE
 
 _EPILOG = """\
@@ -75,9 +76,12 @@ def _main(words: Sequence[str]) -> int:
 
 def _run(words: Sequence[str]) -> int:
     name = next((word for word in words if not word.startswith("-")), None)  # no option before it takes a value
-    top = parser({name} if name else ())
     if name and name not in _names():
-        top.error(_no_such_command(name))
+        parser(()).error(_no_such_command(name))
+    if name and sys.platform != "linux" and name not in ANYWHERE:
+        print(f"tmp-redirect {name}: this needs Linux; here are {' and '.join(ANYWHERE)}", file=sys.stderr)
+        return CONFIGURATION
+    top = parser({name} if name else ())
     options, unknown = top.parse_known_args(words)
     error: Callable[[str], NoReturn] = getattr(options, "error", top.error)  # the command's shows its own usage
     if unknown:
