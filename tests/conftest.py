@@ -127,6 +127,16 @@ def shim_env(overlay: Path, root: Path, socket_dir: Path, mode: str) -> dict[str
     }
 
 
+@pytest.fixture
+def own_overlay(tmp_path: Path, shim_env: dict[str, str]) -> Path:
+    """An overlay of the test's own, which `shim_env` names."""
+    directory = tmp_path / "app"
+    directory.mkdir()
+    lay_over(directory)
+    shim_env["PYTHONPATH"] = str(directory)
+    return directory
+
+
 @pytest.fixture(params=VERSIONS)
 def python(request: pytest.FixtureRequest) -> str:
     """The path of an interpreter of each supported version, without the packages of the test environment."""

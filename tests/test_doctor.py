@@ -45,7 +45,7 @@ from services.common.tmp_redirect.kernel import availability
 from services.common.tmp_redirect.lifecycle.leases import new_name
 from services.common.tmp_redirect.settings import Settings
 from tests import conftest
-from tests.conftest import PACKAGE, REPOSITORY, lay_over
+from tests.conftest import PACKAGE, REPOSITORY
 from tests.environments import virtual_environment
 from tests.seccomp import SECCOMP
 from tests.test_sweep import listing as full_listing
@@ -101,18 +101,8 @@ def doctor(shim_env: dict[str, str], root: Path) -> Doctor:
 @pytest.fixture(scope="session")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
     """An interpreter of the version that runs the tests, with no packages."""
-    base = conftest.interpreter(f"{sys.version_info.major}.{sys.version_info.minor}")
+    base = conftest.interpreter(conftest.THIS)
     return str(virtual_environment(tmp_path_factory.mktemp("bare") / "venv", base).python)
-
-
-@pytest.fixture
-def own_overlay(tmp_path: Path, shim_env: dict[str, str]) -> Path:
-    """An overlay of the test's own, which `shim_env` names."""
-    directory = tmp_path / "app"
-    directory.mkdir()
-    lay_over(directory)
-    shim_env["PYTHONPATH"] = str(directory)
-    return directory
 
 
 @pytest.fixture
@@ -1242,7 +1232,7 @@ def test_a_good_image(doctor: Doctor, overlay: Path, root: Path, mode: str) -> N
     dist = root.parent / "packages"
     dist_info(dist, "wrapt", "2.0.0")
     dist_info(dist, "celery", "5.7.0")
-    python = conftest.interpreter(f"{sys.version_info.major}.{sys.version_info.minor}")
+    python = conftest.interpreter(conftest.THIS)
     del doctor.env["TMP_REDIRECT_SERVICE"]
     status, found = doctor("--image", command=by_path(python, overlay), PYTHONPATH=f"{overlay}:{dist}")
     assert status == 0

@@ -21,16 +21,6 @@ def add_parent(overlay: Path, text: str) -> None:
     (overlay / PACKAGE.parent / "__init__.py").write_text(text, encoding="utf-8")
 
 
-@pytest.fixture
-def own_overlay(tmp_path: Path, shim_env: dict[str, str]) -> Path:
-    """An overlay of the test's own, which `shim_env` names."""
-    directory = tmp_path / "app"
-    directory.mkdir()
-    lay_over(directory)
-    shim_env["PYTHONPATH"] = str(directory)
-    return directory
-
-
 @pytest.mark.parametrize("value", [None, "", "off"])
 def test_off_is_inert(python: str, shim_env: dict[str, str], value: str | None) -> None:
     code = (

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _ROOT = os.O_DIRECTORY | os.O_CLOEXEC
 _BELOW = _ROOT | os.O_NOFOLLOW
 _AS_ABOVE = -1  # as a mode: that of the directory above, as services of several users share what they share the root
-_GONE = (errno.ENOENT, errno.ESTALE)
 _USERS = -2  # what the user's own makedirs would give it
+GONE = (errno.ENOENT, errno.ESTALE)  # the second on NFS, where another host has removed what is open here
 
 
 def prepare(settings: "Settings", workflow: str, made: "list[str] | None" = None) -> str:
@@ -158,7 +158,7 @@ def _open(
         os.close(descriptor)
         if not isinstance(error, OSError):
             raise
-        if error.errno in _GONE and os.path.dirname(at) != settings.root:
+        if error.errno in GONE and os.path.dirname(at) != settings.root:
             return _open(settings, path, whose, steps, min_free, made)  # what is above was removed, as it was empty
         raise WorkspaceError(error.errno, f"{whose} can't have {path}: {_cause(error, at)}", path) from None
 

@@ -17,13 +17,12 @@ for a purge that died: on this host it is seen to be dead, and any is taken for 
 held up for half that long gives up by itself.
 """
 
-import errno
 import os
 import posix  # its functions are not guarded, and what is done here is done below the root
 import time
 
 from ..errors import WorkspaceError
-from ..workspace import open_leases, owner
+from ..workspace import GONE, open_leases, owner
 from .holders import own_holder, parse
 
 TYPE_CHECKING = False
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 OVER = "over"
 HELD = ("lease", "pending", "purge")  # the kinds of files that somebody is behind
-GONE = (errno.ENOENT, errno.ESTALE)  # the second on NFS, where another host has removed what is open here
 PATIENCE = 10  # seconds that a purge may be in the way of a start; it takes less than a millisecond
 _LONGEST = 120  # characters of a label
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._@:")

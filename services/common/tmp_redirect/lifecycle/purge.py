@@ -12,8 +12,8 @@ import time
 from ..errors import WorkspaceError
 from ..observers import tell
 from ..settings import TMP
-from ..workspace import open_existing, open_leases, open_trash
-from .leases import GONE, PATIENCE, create, holder_is_alive, kind_of, names, new_name, remove
+from ..workspace import GONE, open_existing, open_leases, open_trash
+from .leases import PATIENCE, create, holder_is_alive, kind_of, names, new_name, remove
 from .removal import remove as remove_tree
 
 TYPE_CHECKING = False

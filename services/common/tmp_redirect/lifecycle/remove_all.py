@@ -20,9 +20,9 @@ from functools import partial
 from ..guard.journal import NAME as JOURNAL
 from ..libraries import VARIABLES as LIBRARIES
 from ..settings import CACHE, LEASES, OUTSIDE, TMP, TRASH, Settings, is_below
-from ..workspace import open_existing
+from ..workspace import GONE, open_existing
 from .holders import own_holder, parse
-from .leases import GONE, HELD, holder_is_alive, kind_of, names, remove, unquoted
+from .leases import HELD, holder_is_alive, kind_of, names, remove, unquoted
 from .out_of_sight import release
 from .purge import Outcome
 from .removal import remove as remove_tree
