@@ -87,7 +87,7 @@ def duration(value: str) -> int:
     number, unit = (value[:-1], value[-1:]) if value[-1:] in _SECONDS else (value, "s")
     if not (number.isascii() and number.isdecimal()):
         raise ValueError("a whole number of seconds, or one with the unit s, m, h or d, as 24h")
-    seconds = int(number[:20]) * _SECONDS[unit]
+    seconds = _whole(number) * _SECONDS[unit]
     if seconds > _LONGEST:
         raise ValueError(f"no more than {_LONGEST // _SECONDS['d']}d")
     return seconds
@@ -97,7 +97,12 @@ def _size(value: str) -> int:
     number, unit = (value[:-1], value[-1:].upper()) if value[-1:].upper() in "KMGT" else (value, "")
     if not (number.isascii() and number.isdecimal()):
         raise ValueError("a whole number of bytes, or one with the unit K, M, G or T, as 5G")
-    return int(number) * _BYTES[unit]
+    return _whole(number) * _BYTES[unit]
+
+
+def _whole(digits: str) -> int:
+    """The number that they are, or of very many a smaller one that is still too large: int() takes only so many."""
+    return int(digits.lstrip("0")[:20] or "0")
 
 
 def _dir_mode(value: str) -> int:

@@ -96,8 +96,13 @@ def _judge(layer: str, call: str, name: str, *, inside: bool, new: bool) -> None
 
 def _is_allowed(path: str) -> bool:
     settings = current()
-    allowed = (settings.root, *settings.allow)
-    return any(is_below(path, directory) or is_below(path, os.path.realpath(directory)) for directory in allowed)
+    return any(is_below(path, name) for directory in (settings.root, *settings.allow) for name in _names(directory))
+
+
+def _names(directory: str) -> tuple[str, ...]:
+    """What is allowed with `directory`; a link to system temp, or to what holds it, doesn't allow all that is there."""
+    real = os.path.realpath(directory)
+    return (directory,) if any(is_below(temp, real) for temp in SYSTEM_TEMP) else (directory, real)
 
 
 def _violation(layer: str, call: str, path: str) -> None:

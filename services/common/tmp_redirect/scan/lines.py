@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Iterator
 
@@ -73,6 +72,7 @@ def _env(lines: list[str]) -> Iterator[tuple[int, Found]]:
 
 def _yaml(lines: list[str]) -> Iterator[tuple[int, Found]]:
     keys: list[tuple[int, str]] = []  # those that a line is below, with their indentation
+    removed = _removed(lines)
     earlier = above = ""
     for number, line in enumerate(lines, 1):
         code = _without_comment(line, earlier)
@@ -85,11 +85,7 @@ def _yaml(lines: list[str]) -> Iterator[tuple[int, Found]]:
             keys.pop()
         if match:
             keys.append((indent, match["key"].lower()))
-        if (
-            not any(key in _SAID for _, key in keys[-2:])
-            and "type: tmpfs" not in above
-            and not _is_removed(lines, number)
-        ):
+        if not any(key in _SAID for _, key in keys[-2:]) and "type: tmpfs" not in above and number not in removed:
             start = match.start("value") if match else len(code) - len(code.lstrip("- \t"))
             for found in _in_value(code[start:], earlier):
                 yield number, Found(found.start + start, found.path)
@@ -107,17 +103,26 @@ def _in_value(value: str, earlier: str) -> Iterator[Found]:
             yield found
 
 
-def _is_removed(lines: list[str], number: int) -> bool:
-    """Whether Ansible is told to remove what the line names."""
-    line = lines[number - 1]
-    if _ABSENT.search(line):
-        return True
-    indent = _indent(line)
-    for siblings in (reversed(lines[: number - 1]), lines[number:]):
-        for sibling in itertools.takewhile(lambda line: _indent(line) >= indent and line.strip(), siblings):
-            if _indent(sibling) == indent and _ABSENT.match(sibling.strip()):
-                return True
-    return False
+def _removed(lines: list[str]) -> set[int]:
+    """The numbers of the lines that name what Ansible is told to remove."""
+    absent = [number for number, line in enumerate(lines, 1) if _ABSENT.search(line)]
+    siblings: set[int] = set()
+    for number in absent:
+        if number not in siblings and _ABSENT.match(lines[number - 1].strip()):
+            siblings.update(_siblings(lines, number))
+    return siblings.union(absent)
+
+
+def _siblings(lines: list[str], number: int) -> Iterator[int]:
+    """The numbers of the lines of the same block that are indented as that one."""
+    indent = _indent(lines[number - 1])
+    for others in (range(number, 0, -1), range(number, len(lines) + 1)):
+        for other in others:
+            line = lines[other - 1]
+            if not line.strip() or _indent(line) < indent:
+                break
+            if _indent(line) == indent:
+                yield other
 
 
 def _indent(line: str) -> int:

@@ -27,7 +27,7 @@ class Mention:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.path}: {self.text}"
+        return f"{one_line(self.file)}:{self.line}: {one_line(self.path)}: {self.text}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,15 +85,14 @@ def mentions(file: str, allowed: tuple[str, ...] = ()) -> Iterator[Mention]:
 
 
 def _in_piece(file: str, piece: streams.Piece, allowed: tuple[str, ...]) -> Iterator[Mention]:
-    text = streams.readable(piece.text)
-    end = piece.end + len(text) - len(piece.text)
+    number, text, first, end = streams.readable_piece(piece)
     seen = set()
     for start, path in system_temp_paths(text):
         absolute = "/" + os.path.normpath(path).lstrip("/")
-        if not piece.first <= start < end or path in seen or any(is_below(absolute, prefix) for prefix in allowed):
+        if not first <= start < end or path in seen or any(is_below(absolute, prefix) for prefix in allowed):
             continue
         seen.add(path)
-        yield Mention(file, piece.number, path, _around(text, start))
+        yield Mention(file, number, path, _around(text, start))
 
 
 def _around(text: str, start: int) -> str:

@@ -55,7 +55,7 @@ def findings(path: str, source: bytes, hits: Sequence[Hit]) -> Iterator[Finding]
         try:
             encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
             text = source.decode(encoding)
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, ValueError, LookupError) as error:
             raise NotChecked(f"it can't be decoded: {error}") from None
         read_by_ruff = encoding.startswith("utf-8")
         try:

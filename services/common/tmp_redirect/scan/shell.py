@@ -31,6 +31,7 @@ _PREFIX = re.compile(r"^(?:(?:[A-Za-z_]\w*=\S*|sudo|env|exec|time|command|nohup|
 _JOINED = re.compile(r"[\w)\]\"']\s*[~+]\s*[\"']$")  # {{ home ~ "/tmp" }}
 _EXPANSION = re.compile(r"\$\([^()]*\)|\$?\{[^{}]*\}|`[^`]*`")
 _QUOTED = re.compile(r"^\s*(?:\[?[\"'])*\s*")  # also as a JSON array
+_NEAR, _LONGEST = 1 << 9, 1 << 12  # characters before a path in which an option, and the command's name, is looked for
 
 
 def created(text: str, earlier: str = "") -> Iterator[Found]:
@@ -42,11 +43,12 @@ def created(text: str, earlier: str = "") -> Iterator[Found]:
 
 def creates(before: str, path: str, after: str) -> bool:
     """Whether a command would create or set `path`, which stands between `before` and `after`."""
-    if _goes_on(before) or _DEFAULT.search(before) or _READ.search(before):
+    near = before[-_NEAR:]
+    if _goes_on(before) or _DEFAULT.search(near) or _READ.search(near):
         return False
-    if _WRITTEN.search(before):
+    if _WRITTEN.search(near):
         return True
-    command = _QUOTED.sub("", _BEGINS_A_COMMAND.split(_EXPANSION.sub("x", before))[-1])
+    command = _QUOTED.sub("", _BEGINS_A_COMMAND.split(_EXPANSION.sub("x", before[-_LONGEST:]))[-1])
     words = [word for word in _PREFIX.sub("", command).split() if word.strip("\"'")]
     if not words:  # the path is that of the command itself, or a pattern of `case`
         return before.rstrip("\"' ").endswith("=(")
@@ -66,6 +68,6 @@ def _whole_words(words: list[str], after: str) -> list[str]:
 def _goes_on(before: str) -> bool:
     """Whether a quote right before a path is a closing one, or joins it to another: `"$ROOT"/tmp`."""
     quote = before[-1:]
-    if _JOINED.search(before):
+    if _JOINED.search(before[-_NEAR:]):
         return True
     return quote in ('"', "'", "`") and before.count(quote) % 2 == 0 and before[-2:-1] not in (quote, " ", "=", "(", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,12 +55,37 @@ def pieces(stream: io.TextIOWrapper) -> Iterator[Piece]:
 
 def readable(text: str) -> str:
     """`text` without colours, and in Chinese where it was encoded so."""
-    if not text.isascii():
-        encoded = text.encode("utf-8", "surrogateescape")
-        for encoding in ("utf-8", "gb18030"):
-            try:
-                text = encoded.decode(encoding)
-                break
-            except UnicodeDecodeError:
-                continue
-    return _COLOURS.sub("", text)
+    return _COLOURS.sub("", _decoded(text, _encoding_of(text)))
+
+
+def readable_piece(piece: Piece) -> Piece:
+    """`piece` as `readable` has its text, which is shorter, so that the places in it are others."""
+    encoding = _encoding_of(piece.text)
+    text = _decoded(piece.text, encoding)
+    first, end = (len(_decoded(piece.text[:place], encoding)) for place in (piece.first, piece.end))
+    return Piece(piece.number, _COLOURS.sub("", text), _without_colours(text, first), _without_colours(text, end))
+
+
+def _encoding_of(text: str) -> str | None:
+    """What the whole text is encoded in, if it isn't as it was read."""
+    try:
+        text.encode()
+        return None
+    except UnicodeEncodeError:
+        pass
+    try:
+        text.encode("utf-8", "surrogateescape").decode("gb18030")
+        return "gb18030"
+    except UnicodeError:
+        return None
+
+
+def _decoded(text: str, encoding: str | None) -> str:
+    """`text`, of which the last character may have been cut."""
+    return text.encode("utf-8", "surrogateescape").decode(encoding, "ignore") if encoding else text
+
+
+def _without_colours(text: str, place: int) -> int:
+    """Where `place` is when the colours are gone."""
+    before = itertools.takewhile(lambda found: found.start() < place, _COLOURS.finditer(text))
+    return place - sum(min(found.end(), place) - found.start() for found in before)

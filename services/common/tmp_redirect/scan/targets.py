@@ -67,7 +67,7 @@ def _table(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             table = tomllib.load(file).get("tool", {}).get("tmp-redirect", {}).get("scan", {})
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise BadConfiguration(f"{path} can't be read: {error}") from None
     if not isinstance(table, dict):
         raise BadConfiguration(f"{path}: {_TABLE} is not a table")
