@@ -399,3 +399,36 @@ def test_violations_are_events_and_are_summed_up(
     log = worker.log.read_text(encoding="utf-8")
     assert log.count("tmp_redirect: violation: open of") == 1
     assert "would have used system temp 2 times, at 1 call site" in log
+
+
+BY_NAME = """
+from billiard.einfo import ExceptionInfo
+from celery import Celery
+from celery.contrib.testing.mocks import TaskMessage
+from celery.exceptions import WorkerLostError
+from celery.worker.request import Request
+
+app = Celery(broker="memory://", backend="cache+memory://")
+
+
+@app.task(name="step")
+def step(context):
+    pass
+
+
+late, lost = (Request(TaskMessage("step", kwargs={"context": {"workflow_id": "wf-1"}}), app=app) for _ in range(2))
+late.on_timeout(soft=True, timeout=1)
+assert step.AsyncResult(late.id).state == "PENDING"
+late.on_timeout(soft=False, timeout=1)
+assert "TimeLimitExceeded" in repr(step.AsyncResult(late.id).result)
+try:
+    raise WorkerLostError
+except WorkerLostError:
+    lost.on_failure(exc_info=ExceptionInfo(), send_failed_event=False)
+assert "WorkerLostError" in repr(step.AsyncResult(lost.id).result)
+"""
+
+
+def test_a_class_of_requests_that_passes_arguments_on_by_name(shim_env: dict[str, str]) -> None:
+    done = subprocess.run([sys.executable, "-c", BY_NAME], env=shim_env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

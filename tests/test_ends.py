@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -179,6 +180,33 @@ def test_a_group_of_which_one_fails_and_another_ends_later(site: Ends) -> None:
     swept = answer(site.client.send_task("tmp_redirect.sweep", queue="first"))
     assert swept["kept"]["young"] >= 1
     assert site.files(wf) == ["fail", "hold", "hold-after", "publish"]
+
+
+PUBLISH = """
+import json, os, sys
+from celery import Celery
+app = Celery(broker=os.environ["BROKER"], backend=os.environ["BACKEND"])
+app.signature(json.loads(sys.argv[1])).apply_async()
+"""
+
+
+@failed_only
+@pytest.mark.parametrize("how", ["alone", "in chains", "published by a member"])
+def test_a_group_that_a_program_publishes_and_of_which_one_fails(site: Ends, how: str) -> None:
+    """The program has the shim. No task has published the group, so its members have no root in common."""
+    wf = site.workflow()
+    until = site.until(wf)
+    fails, holds = site.task(wf, "fail"), site.task(wf, "hold", queue="second", until=str(until))
+    members = {
+        "alone": [fails, holds],
+        "in chains": [fails | site.task(wf, "write"), site.task(wf, "write") | holds],
+        "published by a member": [fails, site.task(wf, "publish", canvas=holds)],
+    }[how]
+    subprocess.run([sys.executable, "-c", PUBLISH, json.dumps(group(members))], env=site.env, check=True)
+    assert site.wait_until(lambda: "failed" in site.marks(wf) and "hold" in (site.files(wf) or []))
+    until.touch()
+    assert site.wait_until(lambda: {*site.marks(wf)} <= {"failed", "over"})
+    assert {"fail", "hold", "hold-after"} <= {*(site.files(wf) or [])}
 
 
 @failed_or_none
@@ -403,6 +431,28 @@ def test_a_worker_that_is_killed_and_its_task_delivered_to_another(
             said = answer(result)
             assert said["seen"][0] == ["hold"]
             assert said["directory"] == str(site.root / wf / "tmp")
+            assert site.wait_until(lambda: site.is_gone(wf)), site.left(wf)
+
+
+def test_a_member_of_a_group_whose_worker_is_killed_while_another_ends(
+    tmp_path: Path, overlay: Path, helpers: Path, mode: str
+) -> None:
+    """It runs again, finds what was left before, and the workflow ends with it."""
+    with ends_at_work(tmp_path, overlay, helpers, mode, "failed", concurrency=1) as site:
+        wf = site.workflow()
+        untils = {queue: site.root / f"until-{queue}" for queue in QUEUES}
+        members = group(site.task(wf, "hold", queue, name=queue, until=str(untils[queue])) for queue in QUEUES)
+        answer(site.task(wf, "publish", canvas=members).apply_async())
+        assert site.wait_until(lambda: site.files(wf) == ["first", "publish", "second"])
+        site.second._signal_group(signal.SIGKILL)
+        assert site.wait_until(lambda: site.second.returncode is not None)
+        untils["first"].touch()
+        answer(site.task(f"{wf}-next", "write").apply_async())  # the process has done with the member before
+        assert site.files(wf) == ["first", "first-after", "publish", "second"]
+        with Connection(site.env["BROKER"], transport_options={"visibility_timeout": 0}) as connection:
+            connection.default_channel.qos.restore_visible(interval=1)
+        with site.servers.celery_worker("third", "ends_app", {**site.env, "QUEUE": "second"}, 1):
+            untils["second"].touch()
             assert site.wait_until(lambda: site.is_gone(wf)), site.left(wf)
 
 

@@ -125,7 +125,7 @@ def test_who_uses_it(read: Read, env: dict[str, str], root: Path) -> None:  # no
         ([], "0", "due", "due"),
         ([(ELSEWHERE, 60), ("over", 0)], "24h", "in use", "in use"),
         ([(ELSEWHERE, 61)], "60", "young", "used 0s ago: swept after 1m"),
-        ([("pending~task-1", 60), ("failed~root-1", 0)], "24h", "a task has not begun", "a task has not begun"),
+        ([("pending~task-1", 60), ("failed~root-1", 0)], "24h", "a task has not ended", "a task has not ended"),
         ([("pending~task-1", 61)], "60", "young", "used 0s ago: swept after 1m"),
         ([("failed~root-1", 0)], "90m", "a task failed", "a task failed: swept after 1h 30m"),
         ([("failed~root-1", 0)], "0", "due", "due"),
@@ -161,7 +161,7 @@ def test_leases_without_a_workspace(read: Read, root: Path) -> None:
     (root / ".leases" / "empty").mkdir()
     of = read()["of"]
     assert {name: (entry["kept"], entry["inodes"]) for name, entry in of.items()} == {
-        "to-come": ("a task has not begun", 0),
+        "to-come": ("a task has not ended", 0),
         "was-there": ("due", 0),
     }
 

@@ -203,7 +203,7 @@ def test_what_a_killed_process_used_is_removed(swept: Callable[..., Any], env: d
         assert is_gone(root, "a")
 
 
-@pytest.mark.parametrize(("name", "reason"), [(ELSEWHERE, "in use"), ("pending~task-1", "a task has not begun")])
+@pytest.mark.parametrize(("name", "reason"), [(ELSEWHERE, "in use"), ("pending~task-1", "a task has not ended")])
 def test_a_lease_of_another_host_and_a_task_not_begun_count_until_the_ttl(
     swept: Callable[..., Any], root: Path, name: str, reason: str
 ) -> None:
@@ -219,7 +219,7 @@ def test_a_lease_of_another_host_and_a_task_not_begun_count_until_the_ttl(
 
 def test_a_task_that_has_not_begun_needs_no_workspace_yet(swept: Callable[..., Any], root: Path) -> None:
     file = mark(root, "a", "pending~task-1")
-    assert swept("--older-than", "0")["kept"] == {"a task has not begun": 1}
+    assert swept("--older-than", "0")["kept"] == {"a task has not ended": 1}
     assert file.exists()
     mark(root, "a", "pending~task-1", DAY + 60)
     result = swept("--older-than", "0")
@@ -386,7 +386,7 @@ def test_a_dry_run_changes_nothing_and_says_what_a_sweep_would(
                 assert listing(root) == before
             assert result["removed"] == [str(root / "over" / "tmp")]
             expected = swept("--dry-run", "--older-than", "0")
-    assert expected["kept"] == {"in use": 2, "a task has not begun": 1}
+    assert expected["kept"] == {"in use": 2, "a task has not ended": 1}
     assert expected["trash"] == [str(root / ".trash" / "left")]
     with user_of(env, "due-0"):
         result = swept("--older-than", "0")
@@ -877,8 +877,8 @@ def test_what_a_process_uses_stays_in_all_too(
     ("name", "shown"),
     [
         (ELSEWHERE, "node-7 42 video?"),
-        ("pending~task-1", "a task that has not begun, task-1?"),
-        ("lease~written by nobody", "a task that has not begun, lease~written by nobody?"),
+        ("pending~task-1", "a task that has not ended, task-1?"),
+        ("lease~written by nobody", "a task that has not ended, lease~written by nobody?"),
     ],
 )
 def test_what_can_not_be_seen_counts_until_somebody_says_that_it_was_stopped(

@@ -92,9 +92,9 @@ class Task:
         celery_ends.note_published(self.workflow, task_id)
         before = current_scope()
         enter(self.workflow, f"app.task:{task_id}")
-        noted = celery_ends.note_begun(self.workflow, task_id)
         use(self.workflow, self.name)
         return_to(before)
+        noted = celery_ends.note_ended(self.workflow, task_id)
         celery_ends.end(self.workflow, task_id, {"root_id": task_id}, self.state, noted=noted)
 
 

@@ -22,7 +22,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from celery import signals, states
+from celery import current_task, signals, states
 from celery.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExceeded, WorkerLostError
 
 try:
@@ -39,7 +39,7 @@ from ..settings import current as current_settings
 from ..stderr import say
 from ..workflow_id import check
 from ..workspace import check_root, prepare_outside
-from .celery_ends import end, note_begun, note_published
+from .celery_ends import CANVAS, canvas_of, end, note_ended, note_published
 from .celery_events import install as install_events
 from .celery_events import send_pending
 from .celery_sweep import SWEEP, register
@@ -50,6 +50,7 @@ _EX_CONFIG = 78
 Tracer = Callable[..., Any]
 
 _environment: Environment | None = None
+_published_anew: set[str] = set()  # tasks that are about to end, and come again: retried, replaced, requeued
 
 
 def install(trace: ModuleType, patches: Patches) -> None:
@@ -137,6 +138,11 @@ def _publish_scope(sender: Any, headers: dict[str, Any] | None = None, body: Any
     if headers is not None:
         if workflow is not None:
             headers.setdefault(HEADER, workflow)
+            publisher = current_task.request if current_task else None
+            if publisher is not None and publisher.id:
+                headers.setdefault(CANVAS, canvas_of(publisher, publisher.id))
+                if publisher.id == headers.get("id"):
+                    _published_anew.add(publisher.id)
         if sender != SWEEP and headers.get("id") and isinstance(body, (tuple, list)):  # not of the older protocol
             note_published(workflow_of(headers["id"], body[0], body[1], headers), headers["id"])
 
@@ -148,7 +154,7 @@ def _build_tracer(wrapped: Callable[..., Tracer], _: Any, args: tuple[Any, ...],
         return trace  # of no workflow
 
     def trace_task(task_id: str, task_args: Sequence[Any], task_options: Mapping[str, Any], request: Any = None) -> Any:
-        scope, run, workflow, noted = _Returning(), trace, None, False
+        scope, run, workflow = _Returning(), trace, None
         is_eager = not request or request.get("is_eager")
         try:
             try:
@@ -156,7 +162,6 @@ def _build_tracer(wrapped: Callable[..., Tracer], _: Any, args: tuple[Any, ...],
                     workflow = workflow_of(task_id, task_args, task_options, request or {})
                     if workflow is not None or not is_eager:  # which inherits the scope
                         scope.enter(workflow, f"{name}:{task_id}")
-                        noted = not is_eager and note_begun(workflow, task_id)
                 except (InvalidWorkflowId, WorkspaceError) as error:
                     run = wrapped(*_with_task_that_raises(error, *args), **options)
                     workflow = workflow if isinstance(error, WorkspaceError) else None
@@ -168,18 +173,21 @@ def _build_tracer(wrapped: Callable[..., Tracer], _: Any, args: tuple[Any, ...],
             if not is_eager:
                 send_pending(app, request.get("hostname"))
         if workflow is not None and not is_eager:
-            _end(workflow, task_id, request, result, noted=noted)
+            _end(workflow, task_id, request, result)
         return result
 
     return trace_task
 
 
-def _end(workflow: str, task_id: str, request: Mapping[str, Any], result: Any, *, noted: bool) -> None:
+def _end(workflow: str, task_id: str, request: Mapping[str, Any], result: Any) -> None:
     """A task has ended, and its tracer has returned `result`, whose second item is `None` for a success."""
     info = result[1]
     state = states.SUCCESS if info is None else info.state
     if state == states.REJECTED and info.retval.requeue:
         note_published(workflow, task_id)
+        _published_anew.add(task_id)
+    noted = task_id not in _published_anew and note_ended(workflow, task_id)
+    _published_anew.discard(task_id)
     _in_peace(end, workflow, task_id, request, state, noted=noted)
 
 
@@ -214,18 +222,20 @@ def _settle(original: Callable[..., Any], request: Any, /, *args: Any, **options
             workflow = None if found is None else check(found)
             scope.enter(workflow, prepared=False)
         if workflow is not None:
-            state = _state_of_the_dead(original.__name__, request, args)
+            state = _state_of_the_dead(original.__name__, request, *args, **options)
             if state == states.RETRY:  # before somebody gets its message again
                 note_published(workflow, request.id)
         return original(request, *args, **options)
     finally:
         scope.end()
         if workflow is not None and state is not None:
-            noted = note_begun(workflow, request.id) if state == states.REVOKED else False
+            noted = state != states.RETRY and note_ended(workflow, request.id)
             _in_peace(end, workflow, request.id, request.request_dict, state, noted=noted)
 
 
-def _state_of_the_dead(method: str, request: Any, args: tuple[Any, ...]) -> Any:
+def _state_of_the_dead(
+    method: str, request: Any, /, *args: Any, soft: bool = False, exc_info: Any = None, **options: Any
+) -> Any:
     """How a task ends whose process was killed, or never had it: `RETRY` if its message goes back to the queue.
 
     `None` where the process has seen to the end itself.
@@ -233,9 +243,9 @@ def _state_of_the_dead(method: str, request: Any, args: tuple[Any, ...]) -> Any:
     if method == "_announce_revoked":
         return states.REVOKED
     if method == "on_timeout":
-        soft = args[0]
-        return None if soft else _after_the_limit(request.task)
-    error = getattr(args[0].exception, "exc", args[0].exception)  # of an ExceptionWithTraceback
+        return None if (args[0] if args else soft) else _after_the_limit(request.task)
+    error = (args[0] if args else exc_info).exception
+    error = getattr(error, "exc", error)  # of an ExceptionWithTraceback
     if isinstance(error, Terminated):
         return states.REVOKED
     if isinstance(error, TimeLimitExceeded):
@@ -320,7 +330,8 @@ def workflow_of(task_id: str, args: Sequence[Any], options: Mapping[str, Any], r
     for source in current_settings().workflow_from:
         if source[0] == "header":
             # Of a message that another program wrote in the older protocol, Celery keeps the headers as they are.
-            found = request.get(HEADER) or (request.get("headers") or {}).get(HEADER)
+            headers = request.get("headers")
+            found = request.get(HEADER) or (headers.get(HEADER) if isinstance(headers, Mapping) else None)
             if not found and request.get("is_eager"):
                 canvas = _eager_canvas.get()
                 found = current_workflow() or (canvas and canvas.workflow)
@@ -347,7 +358,7 @@ def _find(source: tuple[str, ...], args: Sequence[Any], options: Mapping[str, An
     for step in source[1:]:
         if isinstance(place, Mapping):
             place = place.get(step)
-        elif isinstance(place, (list, tuple)) and step.isdecimal() and int(step) < len(place):
+        elif isinstance(place, (list, tuple)) and step.isdecimal() and len(step) < 10 and int(step) < len(place):
             place = place[int(step)]
         else:
             return None

@@ -1,9 +1,10 @@
 """When a workflow of Celery tasks has ended, and what becomes of its workspace then.
 
 It has ended with a task that is final where nothing is left to come: the task has no callbacks, chain or chord, no
-other task of the workflow runs, and none was published that hasn't begun. The last is known from marks among the
-leases, which whoever publishes a task makes and whoever runs it removes. A member of a group that was published by a
-program without the shim doesn't know its siblings, so it ends nothing: then the sweep does.
+other task of the workflow runs, and none was published that hasn't ended. The last is known from marks among the
+leases, which whoever publishes a task makes and whoever has run it removes: so they outlive a process that is killed,
+whose task is delivered again. A member of a group that was published by a program without the shim doesn't know its
+siblings, so it ends nothing: then the sweep does.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ..settings import Settings
 from ..settings import current as current_settings
 from ..workflow_id import check
 
+CANVAS = "tmp_redirect_canvas"  # the header of a message that says of which canvas the task is that has published it
 _TO_COME_AGAIN = (states.RETRY, states.REJECTED)
 
 
@@ -34,8 +36,8 @@ def note_published(workflow: object, task_id: str) -> None:
             mark(settings, check(workflow), _pending(task_id))
 
 
-def note_begun(workflow: str | None, task_id: str) -> bool:
-    """The task runs, or will never; whether its publisher has noted it."""
+def note_ended(workflow: str | None, task_id: str) -> bool:
+    """The task won't come again; whether its publisher has noted it."""
     settings = current_settings()
     return settings.keep != "all" and workflow is not None and unmark(settings, workflow, _pending(task_id))
 
@@ -45,7 +47,7 @@ def end(workflow: str, task_id: str, request: Mapping[str, Any], state: str, *, 
     settings = current_settings()
     if settings.keep == "all":
         return
-    failure = f"failed~{quote(request.get('root_id') or task_id)}" if settings.keep == "failed" else ""
+    failure = f"failed~{quote(canvas_of(request, task_id))}" if settings.keep == "failed" else ""
     with contextlib.suppress(OSError):
         if state == states.FAILURE and failure:
             mark(settings, workflow, failure)
@@ -57,6 +59,17 @@ def end(workflow: str, task_id: str, request: Mapping[str, Any], state: str, *, 
             # about to end, a process that is about to be killed. Again, as it may have gone before the mark was there.
             mark(settings, workflow, OVER)
             _purge(settings, workflow, failure)
+
+
+def canvas_of(request: Mapping[str, Any], task_id: str) -> str:
+    """What tells the tasks of one publication of a workflow from those of the next.
+
+    The members of a group that a program publishes have no root in common, and what they publish has theirs.
+    """
+    chain, headers = request.get("chain"), request.get("headers")
+    group = chain[0].get("options", {}).get("group_id") if chain else request.get("group")  # the last is the first here
+    named = request.get(CANVAS) or (headers.get(CANVAS) if isinstance(headers, Mapping) else None)
+    return str(named or group or request.get("root_id") or task_id)
 
 
 def _purge(settings: Settings, workflow: str, failure: str) -> list[str]:

@@ -5,8 +5,8 @@ Its name says everything, so that it is there whole or not at all, and `mkdir`, 
 
     lease~<holder>~<number>~<label>   a process uses the workspace
     purge~<holder>~<number>           a process is about to take it away
-    pending~<task id>                 a task of the workflow was published and has not begun
-    failed~<root id>                  a task of that canvas has failed
+    pending~<task id>                 a task of the workflow was published and has not ended
+    failed~<root or group id>         a task of that canvas has failed
     over                              the workflow has ended while somebody used the workspace
     ours~<holder>~<number>            the workflow's directory was made for the workspace, and goes with it if empty
 

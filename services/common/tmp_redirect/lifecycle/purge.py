@@ -108,7 +108,7 @@ def empty(trash: int, name: str, outcome: Outcome, most: int | None) -> None:
 
 
 def users(directory: int, ttl: float | None, now: float, *, clean: bool = True) -> list[str]:
-    """The leases and the tasks not begun yet that count, of all that the descriptor `directory` of leases has.
+    """The leases and the tasks not ended yet that count, of all that the descriptor `directory` of leases has.
 
     With `clean`, what processes that have ended left there is removed. `ttl` as of `purge`; `now` is in seconds, by the
     clock of the file server.

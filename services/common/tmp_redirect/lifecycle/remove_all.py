@@ -42,7 +42,7 @@ _Entry = Callable[[int, str, str], bool]
 
 @dataclass(frozen=True)
 class User:
-    """Who keeps `path`: a process, or with no `host` and `pid` a task that has not begun; `task` is what it says.
+    """Who keeps `path`: a process, or with no `host` and `pid` a task that has not ended; `task` is what it says.
 
     Whether it is `alive` can't be known, `None`, where it is on another host or in another container.
     """
@@ -83,7 +83,7 @@ def remove_all(
 ) -> Removal:
     """Remove every workspace that nobody uses, of whatever age, and then what else the shim has made.
 
-    What other hosts and PID namespaces hold, and tasks that have not begun, count until `TMP_REDIRECT_TTL`; with
+    What other hosts and PID namespaces hold, and tasks that have not ended, count until `TMP_REDIRECT_TTL`; with
     `others_stopped` not at all, if they were there before this began and their process can't be seen from here.
     `progress` and `done` as of `sweep`. Raises `WorkspaceError` where the root can't be used, or with `others_stopped`
     no process can be seen.

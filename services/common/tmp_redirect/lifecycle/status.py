@@ -219,7 +219,7 @@ def _why(workspace: Workspace, now: float, ttl: float) -> tuple[str, str]:
     if any(lease.counts for lease in workspace.leases):
         return "in use", "in use"
     if workspace.not_begun:
-        return "a task has not begun", "a task has not begun"
+        return "a task has not ended", "a task has not ended"
     if workspace.over and not workspace.failed:
         return "ended while in use", "ended while in use: the next sweep removes it"
     if workspace.newest <= now - ttl:

@@ -22,7 +22,7 @@ from ..errors import InvalidWorkflowId, WorkspaceError
 from ..observers import tell
 from ..settings import LEASES, OUTSIDE, TMP, TRASH, Settings
 from ..workflow_id import check
-from ..workspace import check_root, open_existing, open_trash
+from ..workspace import GONE, check_root, open_existing, open_trash
 from . import is_over
 from .leases import names, new_name, remove
 from .purge import Outcome, empty, purge, users
@@ -31,7 +31,7 @@ from .trees import newest, usage
 T = TypeVar("T")
 Progress = Callable[[int, int], object]
 
-IN_USE, NOT_BEGUN = "in use", "a task has not begun"
+IN_USE, NOT_ENDED = "in use", "a task has not ended"
 _CLOCK = "clock"
 
 
@@ -62,7 +62,7 @@ class Sweep:
             self.removed.append(path)
         if outcome.state == "in use":
             begun = any(name.startswith("lease~") for name in outcome.users)
-            self.kept[IN_USE if begun else NOT_BEGUN] += 1
+            self.kept[IN_USE if begun else NOT_ENDED] += 1
         elif outcome.state == "kept":
             self.kept[outcome.reason] += 1
         elif outcome.state == "deferred" or (outcome.state == "purged" and outcome.reason):
@@ -109,7 +109,7 @@ def sweep(
         except WorkspaceError as error:
             done.deferred.append((settings.socket_dir, str(error.strerror)))
     if not dry_run:
-        live = sum(done.kept[reason] for reason in (IN_USE, NOT_BEGUN))
+        live = sum(done.kept[reason] for reason in (IN_USE, NOT_ENDED))
         tell("live_workspaces", live)
         tell("kept_workspaces", done.kept.total() - live)
         tell("deferred_workspaces", len(done.deferred))
@@ -198,9 +198,7 @@ def _sweep(settings: Settings, workflow: str | None, before: float, now: float, 
 def _is_harmless(error: OSError, leases: str) -> bool:
     """Whether another sweep was faster, or what is in the workspace's place is a file or a link of the user's own."""
     try:
-        return isinstance(error, FileNotFoundError) or (
-            isinstance(error, NotADirectoryError) and not os.listdir(leases)
-        )
+        return error.errno in GONE or (isinstance(error, NotADirectoryError) and not os.listdir(leases))
     except OSError as missing:
         return isinstance(missing, FileNotFoundError)
 

@@ -156,7 +156,7 @@ def _lines_of_removal(done: Removal, settings: Settings, options: argparse.Names
         yield "what to do next: stop these, then run this again"
         if any(not user.alive for user in done.users) and not options.others_stopped:
             yield (
-                "what has a ? is on another host or in another container, or has not begun, and counts until "
+                "what has a ? is on another host or in another container, or has not ended, and counts until "
                 f"TMP_REDIRECT_TTL={age(settings.ttl)} is over; if all of it was stopped for good, add --others-stopped"
             )
     elif done.deferred:
@@ -167,7 +167,7 @@ def _lines_of_removal(done: Removal, settings: Settings, options: argparse.Names
 
 def _user(user: User) -> str:
     if user.pid is None:
-        return f"a task that has not begun, {user.task}?: {user.path}"
+        return f"a task that has not ended, {user.task}?: {user.path}"
     return f"{user.host} {user.pid} {user.task}{'' if user.alive else '?'}: {user.path}"
 
 
