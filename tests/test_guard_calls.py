@@ -100,6 +100,56 @@ def test_every_call_that_creates(root: Path):
     assert source.read_text() == "text"
 
 
+@pytest.mark.promise
+@pytest.mark.fresh
+def test_relative_paths_that_lead_into_system_temp(root: Path):
+    import os
+
+    from services.common.tmp_redirect import TmpFallbackError
+
+    inner = root / "inner"
+    inner.mkdir()
+    for directory, attempt in (
+        ("/", lambda: open("tmp/tmp-redirect-x", "w")),
+        ("/var", lambda: open("./tmp/tmp-redirect-x", "w")),
+        ("/var", lambda: os.open("tmp", os.O_TMPFILE | os.O_RDWR)),
+        ("/tmp", lambda: os.open(".", os.O_TMPFILE | os.O_RDWR)),
+        (inner, lambda: os.mkdir("../../../../../../../../../tmp/tmp-redirect-x")),
+    ):
+        os.chdir(directory)
+        try:
+            attempt()
+        except TmpFallbackError as error:
+            assert error.filename.startswith(("/tmp/", "/var/tmp/"))
+        else:
+            raise AssertionError(f"went through from {directory}")
+        assert not os.path.exists("/tmp/tmp-redirect-x")
+    os.chdir(inner)
+    inner.rmdir()
+    try:
+        os.mkdir("../../../../../../../../../tmp/tmp-redirect-x")
+    except TmpFallbackError as error:
+        assert error.filename == "/tmp/tmp-redirect-x"
+    else:
+        raise AssertionError("went through from a directory that was removed")
+
+
+@pytest.mark.fresh
+def test_relative_paths_elsewhere_and_file_descriptors_load_nothing(home: Path):
+    """CPython's own test_audit looks at all that is opened and unmarshalled while it writes a file."""
+    import os
+    import sys
+
+    os.chdir(home)
+    before = set(sys.modules)
+    open("file", "w").close()
+    os.mkdir("directory")
+    os.rename("file", "directory/file")
+    open(os.open("file", os.O_CREAT | os.O_WRONLY), "w").close()
+
+    assert set(sys.modules) == before
+
+
 @pytest.mark.fresh
 def test_what_is_no_creation_in_system_temp(root: Path):
     import os
@@ -284,6 +334,7 @@ def test_replacements_behave_as_what_they_replace(root: Path):
             assert same.__name__ == function.__name__
         assert pickle.loads(pickle.dumps(function)) == function
         assert inspect.signature(function).parameters
+        assert inspect.isbuiltin(function)
     assert open.__module__ in ("io", "_io")  # the second from Python 3.12 on
     assert os.mkdir.__doc__.startswith("Create a directory")
     assert os.open in os.supports_dir_fd

@@ -11,7 +11,7 @@ import pytest
 
 from services.common.tmp_redirect import startup
 
-MODULES = sorted({*startup._PARTS, *startup._SWITCHING_PARTS, "io", "builtins", "os", "sqlite3"})
+MODULES = sorted({*startup._PARTS, *startup._SWITCHING_PARTS, "io", "builtins", "inspect", "os", "sqlite3"})
 # Green versions of the standard library's modules patch it when they are imported.
 GREEN = ("gevent", "eventlet")
 SCRIPT = """

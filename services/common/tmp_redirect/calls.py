@@ -34,6 +34,7 @@ class StandIn:
     name: str
     prefixes = SYSTEM_TEMP_PREFIXES
     os = os
+    working_directory = staticmethod(os.getcwd)
     policy: "Any" = None
 
     def __reduce__(self) -> "tuple[Any, ...]":
@@ -43,6 +44,10 @@ class StandIn:
 
     def check(self, call: str, path: object, *args: "Any", **options: "Any") -> None:
         """See `guard.check`, which is loaded with the first path that needs a look."""
+        if type(path) is int:
+            return  # a file descriptor
+        if type(path) is str and args[:1] in ((), (None,)) and self.is_plainly_elsewhere(path):
+            return
         try:
             if self.os.getcwd is None:
                 raise ImportError
@@ -57,6 +62,19 @@ class StandIn:
                 ) from None
         else:
             self.policy(call, path, *args, **options)
+
+    def is_plainly_elsewhere(self, path: str) -> bool:
+        """Whether a relative path, the usual kind that needs a look, leads elsewhere than to system temp.
+
+        For that nothing needs to be loaded: a program may count what is imported, or be in the midst of an import.
+        """
+        if path[:1] == "/":
+            return False
+        try:
+            name = f"{self.working_directory()}/{path}/"
+        except OSError:
+            return False
+        return "/.." not in name and not self.is_suspect(name)
 
     def is_suspect(self, path: "Any") -> bool:
         """Whether `path` needs a look: all but an absolute str that plainly leads elsewhere than to system temp."""
@@ -183,8 +201,20 @@ def install(patches: "Patches") -> None:
     for module in (io, builtins):
         patches.replace(module, "open", _GUARDED_OPEN)
     patches.when_imported("sqlite3", _install_sqlite3)
+    patches.when_imported("inspect", _install_inspect)
     if sys.version_info < (3, 11):
         patches.when_imported("pathlib", _install_pathlib)
+
+
+def _install_inspect(module: "ModuleType", patches: "Patches") -> None:
+    """Have the replacements pass for the builtins that they replace: that is how pyfakefs knows what it has to fake."""
+    original, method, ours = module.isbuiltin, type(_GUARDED_OPEN), {*_GUARDED.values(), _GUARDED_OPEN}
+
+    def isbuiltin(object: "Any") -> bool:  # noqa: A002 - its name in inspect
+        return original(object) or (type(object) is method and object in ours)
+
+    isbuiltin.__doc__ = original.__doc__
+    patches.replace(module, "isbuiltin", isbuiltin)
 
 
 def _install_sqlite3(module: "ModuleType", patches: "Patches") -> None:
