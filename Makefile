@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SHIM := services sitecustomize.py tmp_redirect_entry.py tmp_redirect_pytest.py
 SOURCES := $(SHIM) examples tests benchmarks
 
-.PHONY: demo test test-a-to-k test-l-to-z test-shim-off soak lint bench clean
+.PHONY: demo test test-a-to-k test-l-to-z test-shim-off lint soak fuzz conformance bench simulate clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -22,21 +22,31 @@ test-a-to-k test-l-to-z: test-%: $(VENV)/test.stamp
 test-shim-off: $(VENV)/test.stamp
 	tests/private-tmp $(BIN)/python -m pytest --shim-off --quiet -r f
 
-# Random trees until 10,000 files were seen, a thousand path forms, and a thousand processes that are killed;
-# SOAK=<the seed it printed> repeats a run.
+# A thousand workflows on workers of five pools, while they are killed, the disk is full and sweeps go on; random trees
+# until 10,000 files were seen, a thousand path forms, and a thousand processes that are killed.
+# Each prints its seed; SOAK=<seed> repeats it.
 SOAK ?= new
 soak: $(VENV)/test.stamp
 	SOAK=$(SOAK) tests/private-tmp $(BIN)/python -m pytest -s --timeout 1800 \
 		tests/test_trees.py tests/test_path_forms.py tests/test_lifecycle.py tests/test_nfs.py tests/test_ends.py \
 		-k 'not test_ends or killed'
+	tests/private-tmp $(BIN)/python -m tests.soak $(if $(filter-out new,$(SOAK)),--seed $(SOAK))
+
+# A hundred times what `make test` tries of ids, settings, logs, paths and roots.
+fuzz: $(VENV)/test.stamp
+	SOAK=$(SOAK) tests/private-tmp $(BIN)/python -m pytest -s --timeout 7200 tests/test_fuzz_*.py
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 
+# Every interpreter, with the peers beside it; writes docs/benchmarks.json, its tables and its pictures. Half an hour.
 bench: $(VENV)/test.stamp
-	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/bench.py --all --write
+
+simulate: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/simulate.py
 
 # The demo needs this checkout, the tests the wheel, as users have it; the environment holds one of them.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check

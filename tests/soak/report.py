@@ -1,0 +1,67 @@
+"""The ledger as it is printed, and whether the books balance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from examples.watcher import Watcher
+
+from . import watch
+from .ledger import BROKER, INTENDED, NO_SPACE, SUCCEEDED
+
+if TYPE_CHECKING:
+    from .soak import Soak
+
+ACCOUNTED = (SUCCEEDED, INTENDED, NO_SPACE, BROKER)
+MOST_NAMED = 40
+
+
+def show(soak: Soak, watcher: Watcher) -> int:
+    """Print it; the exit status, 1 where something is wrong."""
+    ledger, counts, tasks = soak.ledger, soak.counts, soak.ledger.tasks()
+    unaccounted = [
+        *ledger.unexpected,
+        *(f"{task} of {name}" for name, w in ledger.workflows.items() for task in w.open),
+    ]
+    wrong = {
+        "unaccounted for": unaccounted,
+        "misplaced": [*soak.misplaced, *_misplaced(soak, watcher)],
+        "lost": ledger.lost,
+        "leaked": soak.leaked,
+        "system temp": watch.in_system_temp(watcher),
+    }
+    published, runs = len(ledger.workflows), counts["runs"]
+    _row("workflows", f"{published}, {counts['succeeded']} succeeded, {counts['failed']} failed; {runs} runs")
+    _row("went wrong", ", ".join(f"{number} {fault}" for fault, number in soak.faults.items()))
+    _row("sweeps", ", ".join(f"{number} of status {status}" for status, number in soak.sweeps.items()))
+    _row("tasks", f"{tasks.total()} = {' + '.join(f'{tasks[o]} {o}' for o in ACCOUNTED)} + {len(unaccounted)}")
+    again = ledger.counts["begun"] - ledger.counts["ended"]
+    _row("", f"{ledger.counts['retried']} retried, {again} killed and run again")
+    _row("no space", f"{ledger.counts['clear']} errors that say so, the others are of a child")
+    files, late = sum(1 for _ in watch.marked(watcher)), ledger.counts["read after the end"]
+    _row("files", f"{files}; {ledger.counts['read']} read back, {late} of them by tasks run again after the end")
+    _row("kept", f"{counts['kept']} workspaces of workflows that failed; {counts['left to a sweep']} for a sweep")
+    for pool, (before, after) in soak.memory.items():
+        (kib, few), (more, many) = (_sums(numbers, before.keys() & after.keys()) for numbers in (before, after))
+        _row(f"memory, {pool}", f"{more - kib:+} KiB of {kib}, {many - few:+} descriptors of {few}")
+    for what, found in wrong.items():
+        _row(what, str(len(found)))
+    print(*[line for found in wrong.values() for line in found][:MOST_NAMED], sep="\n")
+    return 1 if any(wrong.values()) else 0
+
+
+def _row(what: str, value: str) -> None:
+    print(f"{what:18}{value}")
+
+
+def _misplaced(soak: Soak, watcher: Watcher) -> Iterator[str]:
+    """What outlives a task is outside, such as the greenlets of one that failed when another of them had no space."""
+    outside = soak.disk.root / ".outside/svc/tmp"
+    for path, workflow in watch.misplaced(watcher, soak.disk.root):
+        if path.parent != outside or not soak.ledger.workflows[workflow].met(soak.disk.windows):
+            yield str(path)
+
+
+def _sums(numbers: watch.Memory, processes: set[int]) -> tuple[int, int]:
+    return sum(numbers[p][0] for p in processes), sum(numbers[p][1] for p in processes)
