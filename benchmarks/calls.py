@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks import calls_child
+from benchmarks import calls_child, pyperf_files
 from benchmarks.cpus import one_cpu
 from benchmarks.figures import Row, Target, compare
 from benchmarks.sides import Sides
@@ -36,9 +36,11 @@ TARGETS = {
 class Side:
     """A process that times calls on command."""
 
-    def __init__(self, python: Path, env: Mapping[str, str], workspace: Path) -> None:
+    def __init__(
+        self, python: Path, env: Mapping[str, str], workspace: Path, child: str = calls_child.__file__, *arguments: str
+    ) -> None:
         self._process = subprocess.Popen(
-            [python, calls_child.__file__],
+            [python, child, *arguments],
             env=env,
             cwd=workspace,
             stdin=subprocess.PIPE,
@@ -52,10 +54,10 @@ class Side:
         if says != [str(workspace), "method" if is_patched else "builtin_function_or_method"]:
             raise RuntimeError(f"a process {'with' if is_patched else 'without'} the shim has {says}")
 
-    def seconds(self, name: str, number: int) -> float:
-        """The seconds of one call of `name`, on average over `number`."""
+    def seconds(self, *what: str | int) -> float:
+        """The seconds of one call, on average: `what` is its name and how many, as the child reads them."""
         assert self._process.stdin is not None
-        print(name, number, sep="\t", file=self._process.stdin, flush=True)
+        print(*what, sep="\t", file=self._process.stdin, flush=True)
         return float(self._line())
 
     def end(self) -> None:
@@ -71,10 +73,15 @@ class Side:
         return line
 
 
-def measure(python: Path, version: str, sides: Sides, groups: int, rounds: int) -> list[Row]:
-    """The rows of calls: `rounds` turns in each of `groups` groups of processes; the control is stock on both sides."""
+def measure(
+    python: Path, version: str, sides: Sides, groups: int, rounds: int, directory: Path | None = None
+) -> list[Row]:
+    """The rows of calls: `rounds` turns in each of `groups` groups of processes; the control is stock on both sides.
+
+    In the `directory`, if there is one, all samples are saved for pyperf.
+    """
     environments = {"shim": sides.in_workflow, "stock": sides.same_place, "control": sides.same_place}
-    seconds: dict[tuple[str, str], list[float]] = {(side, name): [] for side in environments for name in TARGETS}
+    taken: dict[tuple[str, str], list[list[float]]] = {(side, name): [] for side in environments for name in TARGETS}
     for group in range(groups):
         with one_cpu(group), contextlib.ExitStack() as stack:
             processes = {}
@@ -83,8 +90,11 @@ def measure(python: Path, version: str, sides: Sides, groups: int, rounds: int) 
                 stack.callback(processes[side].end)
                 processes[side].check(sides.workspace, is_patched=side == "shim")
             for name in TARGETS:
-                for side, value in _in_turns(processes, name, rounds).items():
-                    seconds[side, name].append(value)
+                for side, values in _in_turns(processes, name, rounds).items():
+                    taken[side, name].append(values)
+    if directory is not None:
+        pyperf_files.save(directory, version, taken)
+    seconds = {key: [statistics.median(values) for values in processes] for key, processes in taken.items()}
     rows = [
         compare(version, name, seconds["shim", name], seconds["stock", name], target)
         for name, target in TARGETS.items()
@@ -95,8 +105,8 @@ def measure(python: Path, version: str, sides: Sides, groups: int, rounds: int) 
     return [*rows, control]
 
 
-def _in_turns(processes: Mapping[str, Side], name: str, rounds: int) -> dict[str, float]:
-    """The seconds of a call by side, the median of `rounds` samples that were taken forwards and backwards by turns."""
+def _in_turns(processes: Mapping[str, Side], name: str, rounds: int) -> dict[str, list[float]]:
+    """The seconds of a call by side, in `rounds` samples that were taken forwards and backwards by turns."""
     number = max(1, int(SAMPLE_SECONDS / processes["stock"].seconds(name, 20)))
     taken: dict[str, list[float]] = {side: [] for side in processes}
     for turn in range(-2, rounds):
@@ -104,4 +114,4 @@ def _in_turns(processes: Mapping[str, Side], name: str, rounds: int) -> dict[str
             seconds = processes[side].seconds(name, number)
             if turn >= 0:  # before, the interpreter specialises the code
                 taken[side].append(seconds)
-    return {side: statistics.median(values) for side, values in taken.items()}
+    return taken

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 SECONDS, BYTES, COUNT = "s", "B", ""
+SHIM = "shim"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: `shim` and `stock` are in `unit`, `ratio` and `added` come from samples taken side by side."""
+    """One comparison: `shim` and `stock` are in `unit`, `ratio` and `added` come from samples taken side by side.
+
+    Where `side` isn't the shim, `shim` is what that peer takes. `at` says how many there were, in a curve of growth.
+    """
 
     python: str
     what: str
@@ -50,6 +55,15 @@ class Row:
     added: Estimate
     target: Target
     unit: str = SECONDS
+    side: str = SHIM
+    at: int | None = None
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Row:
+        """The row that `as_json` made plain values of."""
+        values = {name: value for name, value in plain.items() if name != "verdict"}
+        parts = {"ratio": Estimate(**plain["ratio"]), "added": Estimate(**plain["added"])}
+        return cls(**{**values, **parts, "target": Target(**plain["target"])})
 
     @property
     def verdict(self) -> str:
@@ -85,6 +99,8 @@ def compare(
     stock: Sequence[float],
     target: Target = Target(),
     unit: str = SECONDS,
+    side: str = SHIM,
+    at: int | None = None,
 ) -> Row:
     """The row of two series in `unit`, of which those with the same index were taken side by side."""
     pairs = list(zip(shim, stock, strict=True))
@@ -97,4 +113,6 @@ def compare(
         estimate([ours - theirs for ours, theirs in pairs]),
         target,
         unit,
+        side,
+        at,
     )

@@ -56,7 +56,7 @@ def missing(shim: Path) -> list[str]:
 def measure(version: str, sides: Sides, *, quick: bool) -> list[Row]:
     """The rows of the sweep, for the interpreter that runs this."""
     sizes = {min(SIZES): (3, 1)} if quick else SIZES
-    bench = _Bench(sides, version)
+    bench = Bench(sides, version)
     for size, (looks, removals) in sizes.items():
         bench.measure(size, looks, removals, with_status=size == STATUS or quick)
     return [*bench.rows, *bench.growth()]
@@ -78,20 +78,32 @@ class _Series:
     stock: list[_Run] = field(default_factory=list)
 
 
-class _Bench:
+class Bench:
+    """Measures commands on one root, which it fills."""
+
     def __init__(self, sides: Sides, version: str) -> None:
         self._env = sides.on
         self._directory = sides.directory
-        self._root = sides.directory / "sweep"
+        self.root = sides.directory / "sweep"
         self._empty = sides.directory / "empty"
         self._version = version
         self._by_size: dict[int, _Series] = {}
         self.rows: list[Row] = []
-        self._empty.mkdir()
+        self._empty.mkdir(exist_ok=True)
+
+    def young(self, size: int, rounds: int) -> Row:
+        """The row of a sweep for which nothing is due, against `find`, in a root that has `size` workspaces."""
+        series, newer = _Series(), self._find("-newermt", "24 hours ago")
+        self._run(newer)  # once, for the page cache
+        for _ in range(rounds):
+            series.stock.append(self._run(newer))
+            series.shim.append(self._sweep(DAY, says=f"kept {size:,} workspaces"))
+        shim, stock = ([run.seconds for run in runs] for runs in (series.shim, series.stock))
+        return compare(self._version, "sweep, all young; find -newermt", shim, stock, at=size)
 
     def measure(self, size: int, looks: int, removals: int, *, with_status: bool) -> None:
         """Add the rows of a root with `size` workspaces."""
-        _make(self._root, size)
+        make(self.root, size)
         newer, none_newer = self._find("-newermt", "24 hours ago"), self._find("-newermt", "now")
         young, dry, status, due, delete = (_Series() for _ in range(5))
         idle: list[_Run] = []
@@ -103,17 +115,17 @@ class _Bench:
             dry.stock.append(self._run(none_newer))
             dry.shim.append(self._sweep(NOTHING, "--dry-run", says=f"would remove {size:,} workspaces"))
             if with_status:
-                status.stock.append(self._run(["du", "-s", str(self._root)]))
-                status.shim.append(self._ours("status", "--root", str(self._root), says=f"{size:,} workspaces"))
+                status.stock.append(self._run(["du", "-s", str(self.root)]))
+                status.shim.append(self._ours("status", "--root", str(self.root), says=f"{size:,} workspaces"))
         for number in range(removals):
             if number:
-                _make(self._root, size)
+                make(self.root, size)
             due.stock.append(self._run(none_newer))
             due.shim.append(self._sweep(NOTHING, says=f"removed {size:,} workspaces"))
-            left = [path for place in (self._root, self._root / ".leases") for path in place.glob("[!.]*")]
+            left = [path for place in (self.root, self.root / ".leases") for path in place.glob("[!.]*")]
             if left:
                 raise RuntimeError(f"the sweep has left {len(left)} directories, as {left[0]}")
-            _make(self._root, size)
+            make(self.root, size)
             delete.stock.append(self._run(self._find("-mindepth", "1", "-depth", "-delete")))
         delete.shim = due.shim
         self._by_size[size] = young
@@ -132,6 +144,10 @@ class _Bench:
                 [run.peak for run in idle[: len(series.shim)]],
                 unit=BYTES,
             )
+
+    def clear(self) -> None:
+        """Remove the root."""
+        shutil.rmtree(self.root)
 
     def growth(self) -> list[Row]:
         """How much longer a sweep takes by workspace where there are ten times as many; 1.0 is a straight line."""
@@ -156,10 +172,10 @@ class _Bench:
         self.rows.append(compare(self._version, what, shim, stock, target, unit))
 
     def _find(self, *expression: str) -> list[str]:
-        return ["find", str(self._root), *expression]
+        return ["find", str(self.root), *expression]
 
     def _sweep(self, older_than: str, *options: str, says: str, root: Path | None = None) -> _Run:
-        where = ("--root", str(root or self._root))
+        where = ("--root", str(root or self.root))
         return self._ours("sweep", "--older-than", older_than, *options, *where, says=says)
 
     def _ours(self, *arguments: str, says: str) -> _Run:
@@ -178,12 +194,12 @@ class _Bench:
         return _Run(seconds, 1024 * int(peak.read_text()))
 
 
-def _make(root: Path, size: int) -> None:
-    """Fill the directory with workspaces; it's new, or there are none in it."""
+def make(root: Path, size: int, first: int = 0) -> None:
+    """Fill the directory with workspaces until there are `size`; `first` of them are there."""
     root.mkdir(exist_ok=True)
     leases = root / ".leases"
     leases.mkdir(exist_ok=True)
-    for number in range(size):
+    for number in range(first, size):
         workflow = f"workflow-{number:08}"
         directory, marks = root / workflow / "tmp", leases / workflow
         for made in (directory.parent, directory, marks):

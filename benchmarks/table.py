@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from benchmarks.figures import BYTES, COUNT, Row
+from benchmarks.figures import BYTES, COUNT, SHIM, Row
+from benchmarks.isolation import Landed
+from benchmarks.results import Results
 
 HEADINGS = ("python", "what", "stock", "shim", "ratio", "95% of the median", "added", "target", "")
+LANDED = ("python", "pool", "way", "call site", "where its files landed")
 
 
-def show(rows: Sequence[Row]) -> None:
-    """Print the rows."""
-    cells = [_cells(row) for row in rows]
+def show(results: Results) -> None:
+    """Print the rows, and where files landed."""
+    if results.rows:
+        _show(HEADINGS, [_cells(row) for row in results.rows])
+    if results.landed:
+        _show(LANDED, [_landed(one) for one in results.landed])
+
+
+def _show(headings: Sequence[str], cells: Sequence[tuple[str, ...]]) -> None:
     try:
         from rich.console import Console
         from rich.table import Table
     except ImportError:
-        print(_plain(cells))
+        print(_plain([headings, *cells]))
         return
-    table = Table(*HEADINGS)
+    table = Table(*headings)
     for line in cells:
         table.add_row(*line)
     # A narrow terminal, or none, must not fold numbers.
-    Console(width=max(120, sum(max(map(len, column)) + 3 for column in zip(HEADINGS, *cells, strict=True)) + 1)).print(
+    Console(width=max(120, sum(max(map(len, column)) + 3 for column in zip(headings, *cells, strict=True)) + 1)).print(
         table, highlight=False
     )
 
 
-def _plain(cells: Iterable[tuple[str, ...]]) -> str:
-    lines = [HEADINGS, *cells]
+def _plain(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
@@ -38,14 +46,24 @@ def _plain(cells: Iterable[tuple[str, ...]]) -> str:
 def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.python,
-        row.what,
+        row.what + (f" = {row.at:,}" if row.at is not None else "") + (f": {row.side}" if row.side != SHIM else ""),
         _amount(row.stock, row.unit),
         _amount(row.shim, row.unit),
         f"{row.ratio.median:.3f}x",
         f"{row.ratio.low:.3f} to {row.ratio.high:.3f}",
-        _plus(row.added.median, row.unit),
-        _target(row),
+        plus(row.added.median, row.unit),
+        target(row),
         row.verdict,
+    )
+
+
+def _landed(one: Landed) -> tuple[str, ...]:
+    return (
+        one.python,
+        one.pool,
+        one.way,
+        one.site,
+        ", ".join(f"{count} {where}" for where, count in one.where.items()),
     )
 
 
@@ -69,14 +87,16 @@ def _time(seconds: float) -> str:
     return f"{seconds * 1e9:.3g} ns"
 
 
-def _plus(value: float, unit: str) -> str:
+def plus(value: float, unit: str) -> str:
+    """What is added, in the unit that suits it."""
     return ("+" if value >= 0 else "") + _amount(value, unit)
 
 
-def _target(row: Row) -> str:
+def target(row: Row) -> str:
+    """The row's target."""
     parts = []
     if row.target.ratio is not None:
         parts.append(f"{row.target.ratio:.2f}x")
     if row.target.added is not None:
-        parts.append(_plus(row.target.added, row.unit))
+        parts.append(plus(row.target.added, row.unit))
     return " and ".join(parts)
