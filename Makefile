@@ -36,6 +36,10 @@ soak: $(VENV)/test.stamp
 fuzz: $(VENV)/test.stamp
 	SOAK=$(SOAK) tests/private-tmp $(BIN)/python -m pytest -s --timeout 7200 tests/test_fuzz_*.py
 
+# The suites of others with the shim and without. As root: each run has mounts of its own.
+conformance: $(VENV)/test.stamp
+	$(BIN)/python -m tests.conformance
+
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
