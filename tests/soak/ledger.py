@@ -33,6 +33,7 @@ class Workflow:
     left: dict[str, int] = field(default_factory=dict)  # by which event a step left its files
     over: int = -1  # by which event it was over last, so that its workspace went
     events: Counter[str] = field(default_factory=Counter)
+    history: list[Event] = field(default_factory=list)
     first: float = 0
     latest: float = 0
 
@@ -64,7 +65,7 @@ class Ledger:
         self.workflows: dict[str, Workflow] = {}
         self.number = 0
         self.counts: Counter[str] = Counter()
-        self.lost: list[str] = []
+        self.lost: dict[str, list[str]] = {}  # by workflow
         self.unexpected: list[str] = []
 
     def take(self, event: Event) -> None:
@@ -73,6 +74,7 @@ class Ledger:
         workflow = self.workflows.setdefault(event["workflow"], Workflow(first=event["time"]))
         workflow.latest = event["time"]
         workflow.events[event["event"]] += 1
+        workflow.history.append(event)
         getattr(self, f"_{event['event']}")(workflow, event)
 
     def _published(self, workflow: Workflow, event: Event) -> None:
@@ -120,7 +122,11 @@ class Ledger:
         if workflow.left.get(event["earlier"], -1) < workflow.over:
             self.counts["read after the end"] += 1
         else:
-            self.lost.append(f"{event['workflow']}, as {event['run']}.{event['name']} read it: {event['wrong']}")
+            self.lose(event["workflow"], f"as {event['run']}.{event['name']} read it: {event['wrong']}")
+
+    def lose(self, workflow: str, what: str) -> None:
+        """Note a loss."""
+        self.lost.setdefault(workflow, []).append(f"{workflow}: {what}")
 
     def tasks(self) -> Counter[str | None]:
         """How many tasks had each outcome."""

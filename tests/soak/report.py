@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from examples.watcher import Watcher
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ACCOUNTED = (SUCCEEDED, INTENDED, NO_SPACE, BROKER)
 MOST_NAMED = 40
+MOST_TOLD = 3
 
 
 def show(soak: Soak, watcher: Watcher) -> int:
@@ -27,7 +28,7 @@ def show(soak: Soak, watcher: Watcher) -> int:
     wrong = {
         "unaccounted for": unaccounted,
         "misplaced": [*soak.misplaced, *_misplaced(soak, watcher)],
-        "lost": ledger.lost,
+        "lost": [line for lines in ledger.lost.values() for line in lines],
         "leaked": soak.leaked,
         "system temp": watch.in_system_temp(watcher),
     }
@@ -48,11 +49,29 @@ def show(soak: Soak, watcher: Watcher) -> int:
     for what, found in wrong.items():
         _row(what, str(len(found)))
     print(*[line for found in wrong.values() for line in found][:MOST_NAMED], sep="\n")
+    for name in list(ledger.lost)[:MOST_TOLD]:
+        _tell(soak, name)
     return 1 if any(wrong.values()) else 0
 
 
 def _row(what: str, value: str) -> None:
     print(f"{what:18}{value}")
+
+
+def _tell(soak: Soak, name: str) -> None:
+    """What has happened to a workflow, in seconds since it was published."""
+    workflow = soak.ledger.workflows[name]
+    print(f"{name}, published at 0 s:")
+    troubles = [(begin, f"the disk is in trouble for {end - begin:.1f} s") for begin, end in soak.disk.windows]
+    events = [(event["time"], _told(event)) for event in workflow.history]
+    for time, line in sorted([*events, *(one for one in troubles if -60 < one[0] - workflow.first < 300)]):
+        print(f"{time - workflow.first:8.2f} {line}")
+
+
+def _told(event: dict[str, Any]) -> str:
+    names = ("id", "worker", "state", "failure", "earlier", "wrong")
+    more = [str(event[name]) for name in names if event.get(name)]
+    return " ".join([event["event"], f"{event['run']}.{event['name']}", *more])
 
 
 def _misplaced(soak: Soak, watcher: Watcher) -> Iterator[str]:

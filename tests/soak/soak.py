@@ -184,7 +184,7 @@ class Soak:
             return
         is_as_planned = outcomes <= {SUCCEEDED, INTENDED} and not workflow.is_touched(self.disk.windows)
         if is_as_planned and not (self.disk.root / name / "tmp").is_dir():
-            self.ledger.lost.append(f"the workspace of {name}, a task of which had failed")
+            self.ledger.lose(name, "the workspace, though a task had failed")
         if run + 1 < MOST_RUNS and (outcomes & {NO_SPACE, BROKER} or number % 2):
             self._publish(number, run + 1, list(workflow.left) if is_as_planned else [])
         else:
