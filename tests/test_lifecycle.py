@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import posix
 import secrets
@@ -365,3 +366,80 @@ assert "TMP_REDIRECT_SCOPE" not in os.environ and "TMPDIR" not in os.environ
 assert grown() - start < 2**20, grown() - start
 """
     python(Program.HEAD + body, shim_env)
+
+
+FULL = """
+import json, os, sys, tempfile
+from services.common.tmp_redirect.integrations.celery_ends import end, note_published
+from services.common.tmp_redirect.scope import enter, leave
+
+root, parts = os.environ["TMP_REDIRECT_ROOT"], int(sys.argv[1])
+marks = lambda: sorted(name for name in os.listdir(f"{root}/.leases/wf") if not name.startswith("ours"))
+is_there = lambda: os.path.isdir(f"{root}/wf/tmp")
+
+def ends(task, state="SUCCESS", **request):
+    end("wf", task, {"root_id": "canvas", **request}, state, comes_again=False)
+
+def run(task):
+    scope = enter("wf")
+    file = tempfile.mkstemp()
+    leave(scope)
+    ends(task)
+
+for task in ("publisher", "side", "failing"):
+    note_published("wf", task)
+scope = enter("wf")
+assert tempfile.mkstemp()[1].startswith(f"{root}/wf/tmp/")
+fillers = []
+try:
+    while True:
+        fillers.append(f"{root}/filler-{len(fillers)}")
+        os.mkdir(fillers[-1])
+except OSError:
+    fillers.pop()
+names = [f"part-{number}" for number in range(parts)]
+for name in names:
+    note_published("wf", name)
+leave(scope)
+assert is_there() and len(marks()) == 4, marks()  # the lease stands for what could not be noted
+ends("publisher", chain=[{"options": {}}])
+if sys.argv[2] == "fails":
+    ends("failing", "FAILURE")
+    assert "failed~canvas" in marks(), marks()
+else:
+    ends("failing")
+for filler in fillers:
+    os.rmdir(filler)
+ends("side")
+assert is_there(), "the files of a task to come are lost"
+for name in names:
+    assert is_there()
+    run(name)
+print(json.dumps([is_there(), marks() if is_there() else []]))
+"""
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize(
+    ("parts", "how", "left"),
+    [
+        (1, "succeeds", [False, []]),
+        (2, "succeeds", [True, ["pending~=several="]]),  # for the sweep
+        (1, "fails", [True, ["failed~canvas"]]),
+    ],
+)
+def test_what_is_published_and_fails_while_there_is_no_space_is_noted_all_the_same(
+    shim_env: dict[str, str], parts: int, how: str, left: list[object]
+) -> None:
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("a file system of its own takes root and unshare")
+    mount = 'mount -t tmpfs -o nr_inodes=100 tmpfs "$TMP_REDIRECT_ROOT" && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount, "sh", sys.executable, "-c", FULL, str(parts), how],
+        env={**shim_env, "TMP_REDIRECT_KEEP": "failed"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == left

@@ -94,8 +94,7 @@ class Task:
         enter(self.workflow, f"app.task:{task_id}")
         use(self.workflow, self.name)
         return_to(before)
-        noted = celery_ends.note_ended(self.workflow, task_id)
-        celery_ends.end(self.workflow, task_id, {"root_id": task_id}, self.state, noted=noted)
+        celery_ends.end(self.workflow, task_id, {"root_id": task_id}, self.state, comes_again=False)
 
 
 class ByHand:

@@ -29,15 +29,17 @@ class Scope:
     `workflow` is the workflow id, `None` outside. `workspace` is the absolute path of the directory that temp files go
     to; it is `None` until it is prepared, and again when the scope has been left. `lease` is the name of the lease that
     keeps it from being taken away. A forked process has none at first, nor a `workspace`, but `prepared` is its path.
+    `owed` are marks among the leases which there was no space for.
     """
 
-    __slots__ = ("_token", "lease", "left", "prepared", "workflow", "workspace")
+    __slots__ = ("_token", "lease", "left", "owed", "prepared", "workflow", "workspace")
 
     def __init__(self, workflow: str | None) -> None:
         self.workflow = workflow
         self.workspace: str | None = None
         self.prepared: str | None = None
         self.lease: str | None = None
+        self.owed: tuple[str, ...] = ()
         self.left = False
         self._token: "Token[Scope] | None" = None
 
@@ -133,6 +135,13 @@ def adopt(scope: Scope) -> None:
     _scope.set(scope)
 
 
+def owe(workflow: str, mark: str) -> None:
+    """Have the running code's lease stand for a mark that can't be made, from its end on, if it is of that workflow."""
+    scope = current()
+    if scope.workflow == workflow and scope.lease is not None:
+        scope.owed += (mark,)
+
+
 def is_set_in(context: "Context") -> bool:
     """Whether a scope was entered in `context`."""
     return _scope in context
@@ -188,9 +197,13 @@ def _prepare_workflow(settings: "Settings", workflow: str) -> str:
 def _release(scope: Scope, *, purge: bool = True) -> None:
     scope.workspace = scope.prepared = None
     if scope.lease is not None:
-        from .lifecycle import purge_if_over, unmark
+        from .lifecycle import hand_over, purge_if_over, unmark
 
-        unmark(current_settings(), scope.workflow, scope.lease)
+        if scope.owed:
+            hand_over(current_settings(), scope.workflow, scope.lease, scope.owed)
+            scope.owed = ()
+        else:
+            unmark(current_settings(), scope.workflow, scope.lease)
         scope.lease = None
         if purge:
             purge_if_over(current_settings(), scope.workflow)
@@ -212,6 +225,7 @@ def _begin_anew() -> None:
     """A forked process has no lease: it takes one of its own when it first asks for the workspace."""
     for scope in (_process, _scope.get()):
         scope.lease = scope.workspace = None
+        scope.owed = ()
 
 
 if hasattr(os, "register_at_fork"):

@@ -39,7 +39,7 @@ from ..settings import current as current_settings
 from ..stderr import say
 from ..workflow_id import check
 from ..workspace import check_root, prepare_outside
-from .celery_ends import CANVAS, canvas_of, end, note_ended, note_published
+from .celery_ends import CANVAS, canvas_of, end, note_published
 from .celery_events import install as install_events
 from .celery_events import send_pending
 from .celery_sweep import SWEEP, register
@@ -186,9 +186,9 @@ def _end(workflow: str, task_id: str, request: Mapping[str, Any], result: Any) -
     if state == states.REJECTED and info.retval.requeue:
         note_published(workflow, task_id)
         _published_anew.add(task_id)
-    noted = task_id not in _published_anew and note_ended(workflow, task_id)
+    comes_again = task_id in _published_anew
     _published_anew.discard(task_id)
-    _in_peace(end, workflow, task_id, request, state, noted=noted)
+    _in_peace(end, workflow, task_id, request, state, comes_again=comes_again)
 
 
 def _in_peace(function: Callable[..., None], workflow: str, task_id: str, *args: Any, **options: Any) -> None:
@@ -229,8 +229,8 @@ def _settle(original: Callable[..., Any], request: Any, /, *args: Any, **options
     finally:
         scope.end()
         if workflow is not None and state is not None:
-            noted = state != states.RETRY and note_ended(workflow, request.id)
-            _in_peace(end, workflow, request.id, request.request_dict, state, noted=noted)
+            comes_again = state == states.RETRY
+            _in_peace(end, workflow, request.id, request.request_dict, state, comes_again=comes_again)
 
 
 def _state_of_the_dead(

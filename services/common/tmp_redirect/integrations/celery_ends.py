@@ -17,9 +17,10 @@ from celery import states
 
 from ..errors import InvalidWorkflowId
 from ..lifecycle import purge_if_over, unmark
-from ..lifecycle.leases import OVER, mark, quote
+from ..lifecycle.leases import OVER, mark, quote, turn
 from ..lifecycle.purge import purge
 from ..observers import tell
+from ..scope import owe
 from ..settings import Settings
 from ..settings import current as current_settings
 from ..workflow_id import check
@@ -32,27 +33,29 @@ def note_published(workflow: object, task_id: str) -> None:
     """A task of a workflow is about to be published, or its message goes back to the queue."""
     settings = current_settings()
     if settings.keep != "all" and workflow is not None:
-        with contextlib.suppress(InvalidWorkflowId, OSError):  # the task will say it; a program may have no volume
-            mark(settings, check(workflow), _pending(task_id))
+        with contextlib.suppress(InvalidWorkflowId):  # the task will say it
+            workflow, pending = check(workflow), _pending(task_id)
+            try:
+                mark(settings, workflow, pending)
+            except OSError:  # the disk is full, or a program has no volume
+                owe(workflow, pending)
 
 
-def note_ended(workflow: str | None, task_id: str) -> bool:
-    """The task won't come again; whether its publisher has noted it."""
-    settings = current_settings()
-    return settings.keep != "all" and workflow is not None and unmark(settings, workflow, _pending(task_id))
-
-
-def end(workflow: str, task_id: str, request: Mapping[str, Any], state: str, *, noted: bool) -> None:
+def end(workflow: str, task_id: str, request: Mapping[str, Any], state: str, *, comes_again: bool) -> None:
     """A task has ended in `state`, and has left its scope: if its workflow has ended with it, purge the workspace."""
     settings = current_settings()
     if settings.keep == "all":
         return
+    pending = _pending(task_id)
     failure = f"failed~{quote(canvas_of(request, task_id))}" if settings.keep == "failed" else ""
     with contextlib.suppress(OSError):
         if state == states.FAILURE and failure:
-            mark(settings, workflow, failure)
+            if comes_again or not turn(settings, workflow, pending, failure):
+                mark(settings, workflow, failure)
             tell("kept")
-        elif not _ends_something(request, state, noted=noted):
+            return
+        noted = not comes_again and unmark(settings, workflow, pending)
+        if not _ends_something(request, state, noted=noted):
             purge_if_over(settings, workflow)
         elif any(name.startswith("lease~") for name in _purge(settings, workflow, failure)):
             # Who uses it may end no workflow of its own accord: a script, a task that has passed its work on and is
@@ -67,7 +70,8 @@ def canvas_of(request: Mapping[str, Any], task_id: str) -> str:
     The members of a group that a program publishes have no root in common, and what they publish has theirs.
     """
     chain, headers = request.get("chain"), request.get("headers")
-    group = chain[0].get("options", {}).get("group_id") if chain else request.get("group")  # the last is the first here
+    # The last task of a chain is the first here.
+    group = (chain[0].get("options") or {}).get("group_id") if chain else request.get("group")
     named = request.get(CANVAS) or (headers.get(CANVAS) if isinstance(headers, Mapping) else None)
     return str(named or group or request.get("root_id") or task_id)
 

@@ -6,13 +6,13 @@ sweep.py finds what is due. Children load this at their first temp file: only th
 
 import os
 
-from .leases import OVER, mark, new_name, take, unmark
+from .leases import OVER, hand_over, mark, new_name, take, unmark
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..settings import Settings
 
-__all__ = ["is_over", "mark", "new_name", "purge_if_over", "take", "unmark"]
+__all__ = ["hand_over", "is_over", "mark", "new_name", "purge_if_over", "take", "unmark"]
 
 
 def is_over(settings: "Settings", workflow: str | None) -> bool:

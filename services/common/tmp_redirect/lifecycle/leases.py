@@ -27,9 +27,12 @@ from .holders import own_holder, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ..settings import Settings
 
 OVER = "over"
+SEVERAL = "pending~=several="  # of no task: what `quote` makes of an id is never this
 HELD = ("lease", "pending", "purge")  # the kinds of files that somebody is behind
 PATIENCE = 10  # seconds that a purge may be in the way of a start; it takes less than a millisecond
 _LONGEST = 120  # characters of a label
@@ -85,6 +88,33 @@ def unmark(settings: "Settings", workflow: str | None, name: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def turn(settings: "Settings", workflow: str | None, name: str, into: str) -> bool:
+    """Rename the file `name` among the leases, which takes no space; whether it was there."""
+    leases = settings.leases_of(workflow)
+    try:
+        posix.rename(f"{leases}/{name}", f"{leases}/{into}")
+    except OSError:
+        return False
+    return True
+
+
+def hand_over(settings: "Settings", workflow: str | None, lease: str, marks: "Collection[str]") -> None:
+    """Remove a lease in whose time `marks` could not be made: now they are, or the lease becomes what they stand for.
+
+    If several can't be made it becomes none of them, which the first of their tasks to end would remove.
+    """
+    missing = []
+    for name in marks:
+        try:
+            mark(settings, workflow, name)
+        except OSError:
+            missing.append(name)
+    if missing:
+        turn(settings, workflow, lease, missing[0] if len(missing) == 1 else SEVERAL)
+    else:
+        unmark(settings, workflow, lease)
 
 
 def new_name(kind: str, label: str = "") -> str:
