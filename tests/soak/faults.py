@@ -82,6 +82,10 @@ class Disk:
         self.is_mounted = False
         self._lock = threading.Lock()
 
+    @property
+    def is_in_trouble(self) -> bool:
+        return any(end == float("inf") for _, end in self.windows)
+
     @contextlib.contextmanager
     def mounted(self) -> Iterator[None]:
         self.directory.mkdir()

@@ -23,7 +23,7 @@ from .faults import Disk, Worker, happen, sweep, sweep_until
 from .ledger import BROKER, INTENDED, NO_SPACE, SUCCEEDED, Ledger, Workflow
 
 HELPERS = Path(__file__).parent
-AT_ONCE = 24  # workflows
+AT_ONCE = 24  # workflows; of few a quarter, so that things go wrong one after the other
 FAULTS_AT_ONCE = 2
 MOST_RUNS = 4  # of a workflow that its user starts again
 PATIENCE = 120  # seconds without any event after which the rest is given up
@@ -111,7 +111,7 @@ class Soak:
                     # Not ahead of what is to go wrong meanwhile.
                     while (
                         published < self.workflows
-                        and len(self.runs) < AT_ONCE
+                        and len(self.runs) < min(AT_ONCE, 1 + self.workflows // 4)
                         and time.monotonic() < deadline
                         and sum(not future.done() for future in happened) < FAULTS_AT_ONCE
                     ):
@@ -167,6 +167,8 @@ class Soak:
                 if time.time() - workflow.latest > SILENCE:
                     self._ask(name, workflow)
                 continue
+            if self.disk.is_in_trouble:
+                continue  # its user waits until there is space
             del self.runs[number]
             self._end(number, name, run, workflow)
         for name, until in list(self.ending.items()):
