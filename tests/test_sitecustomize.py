@@ -112,7 +112,7 @@ def test_a_parent_that_raises_is_never_executed(python: str, own_overlay: Path, 
 def fake_celery(overlay: Path) -> None:
     """As much of Celery as the integration takes hold of."""
     (overlay / "celery" / "app").mkdir(parents=True)
-    (overlay / "celery" / "__init__.py").touch()
+    (overlay / "celery" / "__init__.py").write_text("current_task = None\n", encoding="utf-8")
     (overlay / "celery" / "app" / "__init__.py").touch()
     (overlay / "celery" / "app" / "trace.py").write_text("def build_tracer(): pass\n", encoding="utf-8")
     (overlay / "celery" / "signals.py").write_text(

@@ -85,10 +85,12 @@ class FileSystem:
         self._changed(directory, links=-1 if is_directory else 0)
 
     def rename(self, source: Inode, name: str, target: Inode, new: str) -> None:
-        """Move an entry to a place where nothing is. Raises `ENOENT` or `EEXIST`."""
+        """Move an entry to a place where nothing is, or a file to a file's. Raises `ENOENT` or `EEXIST`."""
         inode, entries = self.existing(source, name), self.entries(target)
         if new in entries:
-            raise error(errno.EEXIST)
+            if inode.entries is not None or entries[new].entries is not None:
+                raise error(errno.EEXIST)
+            entries[new].links = 0
         del self.entries(source)[name]
         entries[new] = inode
         inode.stamp = self.time()

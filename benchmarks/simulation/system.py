@@ -164,7 +164,7 @@ class System:
     def rmdir(self, path: str, *, dir_fd: int | None = None) -> None:
         self.process.client.remove(self.process, *self._parent(path, dir_fd), is_directory=True)
 
-    def rename(self, source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+    def rename(self, source: str, target: str, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None) -> None:
         if source == target == ".":
             raise error(errno.EBUSY)  # the kernel asks nobody
         moved = (*self._parent(source, src_dir_fd), *self._parent(target, dst_dir_fd))
