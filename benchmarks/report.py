@@ -1,6 +1,6 @@
-"""docs/benchmarks.json, and what is written from it: the tables of docs/benchmarks.md, and the pictures.
+"""docs/benchmarks.json, and what is written from it: docs/benchmarks.md, which is page.md with tables, and the pictures.
 
-`python benchmarks/report.py` writes tables and pictures again, from the file, so that they can't disagree with it.
+`python benchmarks/report.py` writes page and pictures again, from the file, so that they can't disagree with it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from benchmarks.results import Results  # noqa: E402
 
 DOCS = REPOSITORY / "docs"
 JSON, PAGE = DOCS / "benchmarks.json", DOCS / "benchmarks.md"
+TEMPLATE = REPOSITORY / "benchmarks" / "page.md"
 
 
 def write(results: Results) -> None:
@@ -32,7 +33,7 @@ def render() -> None:
     from benchmarks import picture
 
     results = Results.from_json(JSON.read_text())
-    PAGE.write_text(page(PAGE.read_text(), results))
+    PAGE.write_text(page(TEMPLATE.read_text(), results))
     picture.costs(results, DOCS / "benchmarks.svg")
     picture.growth(results, DOCS / "growth.svg")
 
@@ -56,7 +57,7 @@ def _replaced(text: str, name: str, lines: Iterable[str]) -> str:
     head, mark, rest = text.partition(begin)
     _, end_mark, tail = rest.partition(end)
     if not mark or not end_mark:
-        raise ValueError(f"{PAGE} has no {begin.strip()} with {end} below it")
+        raise ValueError(f"{TEMPLATE} has no {begin.strip()} with {end} below it")
     return "".join([head, mark, *(f"{line}\n" for line in lines), end_mark, tail])
 
 
