@@ -20,10 +20,6 @@ class Estimate:
     low: float
     high: float
 
-    def scaled(self, factor: float) -> Estimate:
-        """The same in another unit."""
-        return Estimate(self.median * factor, self.low * factor, self.high * factor)
-
 
 def estimate(values: Sequence[float]) -> Estimate:
     """The median of independent values; the interval lies between two of them (sign test), so outliers don't matter."""

@@ -1,4 +1,4 @@
-"""docs/benchmarks.json, and what is written from it: docs/benchmarks.md, which is page.md with tables, and the pictures.
+"""docs/benchmarks.json, and what is made of it: docs/benchmarks.md, which is page.md with tables, and the pictures.
 
 `python benchmarks/report.py` writes page and pictures again, from the file, so that they can't disagree with it.
 """
