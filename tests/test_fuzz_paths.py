@@ -41,20 +41,8 @@ class PathLike:
 
 KINDS = [str, str, str, os.fsencode, PathLike, lambda path: PathLike(os.fsencode(path)), Path]
 KINDS += [lambda path: bytearray(os.fsencode(path)), lambda path: memoryview(os.fsencode(path)), lambda path: [path]]
-NO_PATHS = [
-    None,
-    True,
-    -1,
-    10**6,
-    2**70,
-    1.5,
-    (),
-    object,
-    PathLike(1),
-    PathLike(None),
-    PathLike(ValueError("mine")),
-    "",
-]
+# No descriptor that is open, `True` for one: the first of two attempts would close it.
+NO_PATHS = [None, -1, 10**6, 2**70, 1.5, (), object, PathLike(1), PathLike(None), PathLike(ValueError("mine")), ""]
 # The last name always has the token: nothing else is ever made or removed.
 DIRECTORIES = [
     "/tmp/",
