@@ -165,11 +165,13 @@ def sweep(env: Mapping[str, str], directory: Path, *options: str) -> subprocess.
     return subprocess.Popen(command, env=dict(env), cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def sweep_until(ended: threading.Event, env: Mapping[str, str], directory: Path) -> Counter[int]:
-    """Two sweeps at once, again and again; how many there were of each status."""
+def sweep_until(ended: threading.Event, env: Mapping[str, str], directory: Path) -> tuple[Counter[int], dict[int, str]]:
+    """Two sweeps at once, again and again; how many there were of each status, and what the last of each has said."""
     statuses: Counter[int] = Counter()
+    said: dict[int, str] = {}
     while not ended.wait(PAUSE):
         for process in [sweep(env, directory, *options) for options in SWEEPS]:
-            process.communicate()
+            text = process.communicate()[1].decode()  # before there is a status
+            said[process.returncode] = text
             statuses[process.returncode] += 1
-    return statuses
+    return statuses, said

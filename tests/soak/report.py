@@ -35,7 +35,11 @@ def show(soak: Soak, watcher: Watcher) -> int:
     published, runs = len(ledger.workflows), counts["runs"]
     _row("workflows", f"{published}, {counts['succeeded']} succeeded, {counts['failed']} failed; {runs} runs")
     _row("went wrong", ", ".join(f"{number} {fault}" for fault, number in soak.faults.items()))
-    _row("sweeps", ", ".join(f"{number} of status {status}" for status, number in soak.sweeps.items()))
+    statuses, said = soak.sweeps
+    _row("sweeps", ", ".join(f"{number} of status {status}" for status, number in statuses.items()))
+    for status, text in said.items():
+        if status:
+            _row("", f"{status}: {text.strip()}")
     _row("tasks", f"{tasks.total()} = {' + '.join(f'{tasks[o]} {o}' for o in ACCOUNTED)} + {len(unaccounted)}")
     again = ledger.counts["begun"] - ledger.counts["ended"]
     _row("", f"{ledger.counts['retried']} retried, {again} killed and run again")
