@@ -159,16 +159,8 @@ class Ground:
 
     def clean(self, before: set[str]) -> None:
         """Remove all that has the token in its name and wasn't there before."""
-        places = (
-            self.home,
-            f"{self.stage}/allowed",
-            "/",
-            "/var",
-            "/etc",
-            "/usr",
-            f"{self.home}/{TOKEN}",
-            os.path.dirname(self.home),
-        )
+        above = [self.home.rsplit("/", levels)[0] for levels in (1, 2, 3)]
+        places = (self.home, f"{self.home}/{TOKEN}", *above, f"{self.stage}/allowed", "/", "/var", "/etc", "/usr")
         beside = {f"{place}/{name}" for place in places for name in self.posix.listdir(place) if TOKEN in name}
         for path in (self.made() | beside) - before - {f"{self.home}/{TOKEN}"}:
             (self.posix.rmdir if os.path.isdir(path) and not os.path.islink(path) else self.posix.unlink)(path)
@@ -247,10 +239,10 @@ def attempts() -> None:
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """Two levels below the user's own, for what `..` leads to."""
+    """So far below the user's own that what is made there goes with it: three times `..` leads no higher."""
     above = Path.home() / f".tmp-redirect-{uuid.uuid4().hex[:8]}"
-    (above / "home").mkdir(parents=True)
-    yield above / "home"
+    (above / "1/2/home").mkdir(parents=True)
+    yield above / "1/2/home"
     import shutil
 
     shutil.rmtree(above)
