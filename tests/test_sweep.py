@@ -422,6 +422,61 @@ def test_a_full_disk_is_swept(swept: Callable[..., Any], root: Path) -> None:
     assert swept("--older-than", "0", TMP_REDIRECT_MIN_FREE="9999T")["removed"] == [str(directory)]
 
 
+NO_INODES = """
+import contextlib, os, subprocess, sys, tempfile
+from pathlib import Path
+from services.common.tmp_redirect.lifecycle import mark
+from services.common.tmp_redirect.scope import enter, leave
+from services.common.tmp_redirect.settings import current
+
+def use(workflow):
+    scope = enter(workflow)
+    os.close(tempfile.mkstemp()[0])  # while it is open its inode isn't free when it is removed
+    return scope
+
+root = Path(os.environ["TMP_REDIRECT_ROOT"])
+(root / "crashed").mkdir()  # so that a lease is all there is
+child = os.fork()
+if not child:
+    use("crashed")
+    os._exit(0)
+os.waitpid(child, 0)
+for workflow in ("failed", "in-use"):
+    scope = use(workflow)
+    mark(current(), workflow, "failed~canvas")
+    if workflow == "failed":
+        leave(scope)
+listed = sorted(os.listdir(root / ".leases/in-use"))
+assert [name[:6] for name in os.listdir(root / ".leases/crashed")] == ["lease~"]
+assert not (root / ".trash").exists()
+number = 0
+with contextlib.suppress(OSError):
+    while True:
+        (root / f"filler-{number}").mkdir()
+        number += 1
+done = subprocess.run(sys.argv[1:], capture_output=True, text=True)
+assert sorted(os.listdir(root / ".leases/in-use")) == listed
+assert os.listdir(root / "in-use/tmp")
+print(done.stdout, done.stderr)
+sys.exit(done.returncode)
+"""
+
+
+def test_a_disk_without_inodes_is_swept(shim_env: dict[str, str], root: Path) -> None:
+    """Neither for the mark of a purge nor for the trash is there one."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("a file system of its own takes root and unshare")
+    mount = 'mount -t tmpfs -o nr_inodes=100 tmpfs "$TMP_REDIRECT_ROOT" && exec "$@"'
+    command = [sys.executable, "-c", NO_INODES, *COMMAND, "--json", "--older-than", "0"]
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount, "sh", *command], env=shim_env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    result = json.loads(done.stdout)
+    assert sorted(result["removed"]) == [f"{root}/crashed/tmp", f"{root}/failed/tmp"]
+    assert (result["kept"], result["deferred"]) == ({"in use": 1}, [])
+
+
 def as_nobody(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs a command as another user, who can't read this interpreter's files: they are loaded before."""
     if os.geteuid() != 0:

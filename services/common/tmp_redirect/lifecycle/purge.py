@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MOST = 10_000  # entries that a task's process removes; the rest of a larger workspace is left to the next sweep
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while the machine sleeps
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_AN_EMPTY_DIRECTORY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
@@ -65,21 +66,24 @@ def purge(
         directory = open_leases(settings, workflow)
     except WorkspaceError as error:
         return Outcome("deferred", str(error.strerror))
-    mark, trash = new_name("purge"), None
+    mark, trash, borrowed = new_name("purge"), None, ""
     began = time.clock_gettime(_CLOCK)
+    outcome = Outcome("deferred")
     try:
         try:
-            create(directory, mark)
-            found = [name for name in names(directory) if name != mark]
-            outcome = _judge(directory, found, ttl, unless, mark)
-            if outcome is None and not is_due():
-                outcome = Outcome("kept", "it was used just now")
-            if outcome is None:
+            borrowed = _announce(directory, mark)
+            found = [name for name in (*names(directory), borrowed) if name not in ("", mark)]
+            stays = _judge(directory, found, ttl, unless, mark)
+            if stays is None and not is_due():
+                stays = Outcome("kept", "it was used just now")
+            if stays is None:
                 outcome, trash = _take_away(settings, workflow, mark, began + PATIENCE / 2)
+            else:
+                outcome = stays
             if outcome.state in ("purged", "gone"):
                 _forget(settings, workflow, directory, found)
         finally:
-            remove(directory, mark)
+            _retract(directory, mark, "" if outcome.state in ("purged", "gone") else borrowed)
         if outcome.state in ("purged", "gone"):
             _remove_if_empty(settings.leases_of(workflow))
         if outcome.state == "purged":
@@ -139,6 +143,30 @@ def _is_older(directory: int, name: str, ttl: float | None, now: float) -> bool:
         return True
 
 
+def _announce(directory: int, mark: str) -> str:
+    """Make `mark`. Where there is no space for it, a file becomes it that nobody waits for: its name, else empty."""
+    try:
+        create(directory, mark)
+        return ""
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        for name in names(directory):
+            kind = kind_of(name)
+            if kind in ("ours", "failed") or (kind in ("lease", "purge") and holder_is_alive(name) is False):
+                posix.rename(name, mark, src_dir_fd=directory, dst_dir_fd=directory)
+                os.utime(mark, dir_fd=directory)  # by the clock of the file server, as of one that is new
+                return name
+        raise
+
+
+def _retract(directory: int, mark: str, borrowed: str) -> None:
+    if borrowed:
+        posix.rename(mark, borrowed, src_dir_fd=directory, dst_dir_fd=directory)
+    else:
+        remove(directory, mark)
+
+
 def _judge(directory: int, found: list[str], ttl: float | None, unless: str, mark: str) -> Outcome | None:
     """Why the workspace stays; `None` if it doesn't."""
     now = 0 if ttl is None else os.stat(mark, dir_fd=directory).st_mtime
@@ -181,7 +209,12 @@ def _take_away(settings: "Settings", workflow: str | None, mark: str, deadline: 
 def _move_to_trash(settings: "Settings", parent: int, mark: str, deadline: float) -> int:
     """A descriptor of the trash."""
     while True:
-        trash = open_trash(settings)
+        try:
+            trash = open_trash(settings)
+        except WorkspaceError as error:
+            if error.errno not in FULL or not remove_tree(parent, TMP, 1).entries:
+                raise
+            trash = open_trash(settings)  # now there is space for it
         try:
             posix.rename(TMP, mark, src_dir_fd=parent, dst_dir_fd=trash)
             try:

@@ -25,7 +25,7 @@ from ..workflow_id import check
 from ..workspace import GONE, check_root, open_existing, open_trash
 from . import is_over
 from .leases import names, new_name, remove
-from .purge import Outcome, empty, purge, users
+from .purge import FULL, Outcome, empty, purge, users
 from .trees import newest, usage
 
 T = TypeVar("T")
@@ -85,7 +85,7 @@ def sweep(
     """
     done = Sweep() if done is None else done
     _check_root(settings)
-    trash = -1 if dry_run and not os.path.lexists(f"{settings.root}/{TRASH}") else open_trash(settings)
+    trash = -1 if dry_run and not os.path.lexists(f"{settings.root}/{TRASH}") else _open_trash(settings)
     try:
         now = time.time() if dry_run else _time_of_the_server(trash)
         before = now - (settings.ttl if older_than is None else older_than)
@@ -116,6 +116,16 @@ def sweep(
     return done
 
 
+def _open_trash(settings: Settings) -> int:
+    """-1 where there is no space for it: what can be removed without it makes some."""
+    try:
+        return open_trash(settings)
+    except WorkspaceError as error:
+        if error.errno not in FULL:
+            raise
+        return -1
+
+
 def _names(trash: int) -> list[str]:
     try:
         return names(trash)
@@ -127,7 +137,7 @@ def _check_root(settings: Settings) -> None:
     try:
         check_root(settings)
     except WorkspaceError as error:
-        if error.errno != errno.ENOSPC:  # where it is full there is all the more to do
+        if error.errno not in FULL:  # where it is full there is all the more to do
             raise
 
 
