@@ -162,7 +162,7 @@ def happen(fault: Fault, workers: Mapping[str, Worker], disk: Disk, seed: str) -
 def sweep(env: Mapping[str, str], directory: Path, *options: str) -> subprocess.Popen[bytes]:
     """Start a sweep."""
     command = [sys.executable, "-m", "services.common.tmp_redirect", "sweep", *options]
-    return subprocess.Popen(command, env=dict(env), cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, env=dict(env), cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def sweep_until(ended: threading.Event, env: Mapping[str, str], directory: Path) -> tuple[Counter[int], dict[int, str]]:
@@ -171,7 +171,7 @@ def sweep_until(ended: threading.Event, env: Mapping[str, str], directory: Path)
     said: dict[int, str] = {}
     while not ended.wait(PAUSE):
         for process in [sweep(env, directory, *options) for options in SWEEPS]:
-            text = process.communicate()[1].decode()  # before there is a status
+            text = process.communicate()[0].decode()  # before there is a status
             said[process.returncode] = text
             statuses[process.returncode] += 1
     return statuses, said

@@ -126,7 +126,8 @@ class Soak:
                     time.sleep(0.02)
             finally:
                 ended.set()
-        self.faults = Counter(repr(f.exception()) if f.exception() else f.result() for f in happened)
+        # Of a worker that would not start, as the disk was in trouble, the last line says why.
+        self.faults = Counter(str(f.exception()).splitlines()[-1] if f.exception() else f.result() for f in happened)
         self.sweeps = sweeps.result()
         self.memory = {pool: (numbers, watch.memory(worker)) for pool, (worker, numbers) in before.items()}
 
@@ -219,7 +220,7 @@ class Soak:
         self.counts["kept"] = sum(1 for _ in root.glob("*/tmp"))
         self.leaked += watch.processes(root)
         last = sweep({**self.env, "TMP_REDIRECT_TTL": "0s"}, self.directory)
-        said = last.communicate()[1].decode()
+        said = last.communicate()[0].decode()
         if last.returncode:
             self.leaked.append(f"the last sweep ended with status {last.returncode}: {said}")
         self.leaked += watch.remains(root, self.sockets)
