@@ -53,7 +53,8 @@ def show(soak: Soak, watcher: Watcher) -> int:
     for what, found in wrong.items():
         _row(what, str(len(found)))
     print(*[line for found in wrong.values() for line in found][:MOST_NAMED], sep="\n")
-    for name in list(ledger.lost)[:MOST_TOLD]:
+    unended = [name for name, workflow in ledger.workflows.items() if workflow.open]
+    for name in [*list(ledger.lost)[:MOST_TOLD], *unended[:MOST_TOLD]]:
         _tell(soak, name)
     return 1 if any(wrong.values()) else 0
 
