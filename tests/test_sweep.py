@@ -26,9 +26,10 @@ from typing import Any
 
 import pytest
 
+from services.common.tmp_redirect import lifecycle
 from services.common.tmp_redirect.errors import WorkspaceError
 from services.common.tmp_redirect.integrations import celery_sweep
-from services.common.tmp_redirect.lifecycle import out_of_sight, purge, remove_all, sweep, sweep_command
+from services.common.tmp_redirect.lifecycle import out_of_sight, purge, remove_all, status, sweep, sweep_command
 from services.common.tmp_redirect.lifecycle.holders import Holder
 from services.common.tmp_redirect.settings import Settings
 from tests.test_workspace import NOBODY, open_up
@@ -477,6 +478,42 @@ def test_a_disk_without_inodes_is_swept(shim_env: dict[str, str], root: Path) ->
     assert (result["kept"], result["deferred"]) == ({"in use": 1}, [])
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_failure_that_became_the_mark_of_a_purge_still_keeps_the_workspace(
+    root: Path, monkeypatch: pytest.MonkeyPatch, is_killed: bool
+) -> None:
+    """To others while it is that, and when the purge has ended or died."""
+    settings = Settings({"TMP_REDIRECT_ROOT": str(root), "TMP_REDIRECT_KEEP": "failed"})
+    workspace(root, "a", "x")
+    for name in ("failed~canvas", "over"):
+        mark(root, "a", name)
+    seen = []
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def is_due() -> bool:
+        if is_killed:
+            os._exit(0)
+        monkeypatch.undo()
+        seen.append(purge.purge(settings, "a", unless="failed~canvas").state)
+        seen.append("over" if lifecycle.is_over(settings, "a") else "kept")
+        return False
+
+    child = os.fork() if is_killed else 0
+    if not child:
+        monkeypatch.setattr(purge, "create", full)
+        assert purge.purge(settings, "a", is_due=is_due).state == "kept"
+        assert seen == ["kept", "kept"]
+    else:
+        os.waitpid(child, 0)
+        assert len(list(root.glob(".leases/a/purge~*"))) == 1
+        (found,) = status.workspaces(settings)
+        assert (found.failed, found.over, lifecycle.is_over(settings, "a")) == (["canvas"], True, False)
+        assert purge.purge(settings, "a", unless="failed~canvas").state == "kept"
+    assert sorted(os.listdir(root / ".leases/a")) == ["failed~canvas", "over"]
+
+
 def as_nobody(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs a command as another user, who can't read this interpreter's files: they are loaded before."""
     if os.geteuid() != 0:
@@ -490,6 +527,21 @@ def as_nobody(env: dict[str, str], *arguments: str) -> subprocess.CompletedProce
         f"sys.exit(cli.main({arguments!r}))"
     )
     return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False, cwd="/")
+
+
+@pytest.mark.parametrize("options", [(), ("--all",)])
+def test_a_directory_for_sockets_that_cannot_be_read_is_said(
+    env: dict[str, str], root: Path, socket_dir: Path, options: tuple[str, ...]
+) -> None:
+    open_up(root)
+    root.chmod(0o777)
+    socket_dir.mkdir(mode=0o700)
+    done = as_nobody(env, "sweep", "--json", *options)
+    socket_dir.rmdir()
+    assert (done.returncode, done.stderr) == (1, "")
+    (deferred,) = json.loads(done.stdout)["deferred"]
+    assert deferred["path"] == str(socket_dir)
+    assert "Permission denied; set TMP_REDIRECT_SOCKET_DIR" in deferred["reason"]
 
 
 def test_another_user_sweeps_what_is_theirs(env: dict[str, str], root: Path) -> None:

@@ -6,7 +6,7 @@ sweep.py finds what is due. Children load this at their first temp file: only th
 
 import os
 
-from .leases import OVER, hand_over, mark, new_name, take, unmark
+from .leases import OVER, borrowed, hand_over, mark, new_name, take, unmark
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,9 +21,13 @@ def is_over(settings: "Settings", workflow: str | None) -> bool:
     if not os.path.exists(f"{leases}/{OVER}"):
         return False
     try:
-        return settings.keep != "failed" or not any(name.startswith("failed~") for name in os.listdir(leases))
+        return settings.keep != "failed" or not any(map(_is_failure, os.listdir(leases)))
     except FileNotFoundError:
         return False  # somebody has just purged it
+
+
+def _is_failure(name: str) -> bool:
+    return (borrowed(name) or name).startswith("failed~")
 
 
 def purge_if_over(settings: "Settings", workflow: str | None) -> None:

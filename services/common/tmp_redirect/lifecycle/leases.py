@@ -4,7 +4,8 @@ Its name says everything, so that it is there whole or not at all, and `mkdir`, 
 `unlink` are all that is needed: locks are not to be trusted on NFS, CIFS and Lustre. The files there are
 
     lease~<holder>~<number>~<label>   a process uses the workspace
-    purge~<holder>~<number>           a process is about to take it away
+    purge~<holder>~<number>           a process is about to take it away; a name after that is the file's that became
+                                      this mark, as the disk had no space for one
     pending~<task id>                 a task of the workflow was published and has not ended
     failed~<root or group id>         a task of that canvas has failed
     over                              the workflow has ended while somebody used the workspace
@@ -23,7 +24,7 @@ import time
 
 from ..errors import WorkspaceError
 from ..workspace import GONE, open_leases, owner
-from .holders import own_holder, parse
+from .holders import Holder, own_holder, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ OVER = "over"
 SEVERAL = "pending~=several="  # of no task: what `quote` makes of an id is never this
 HELD = ("lease", "pending", "purge")  # the kinds of files that somebody is behind
 PATIENCE = 10  # seconds that a purge may be in the way of a start; it takes less than a millisecond
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _LONGEST = 120  # characters of a label
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._@:")
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 _number = 0
 
@@ -139,7 +140,7 @@ def unquoted(quoted: str) -> str:
 def create(directory: int, name: str) -> None:
     """Make the empty file `name`; nothing if it exists. Raises `OSError`."""
     try:  # noqa: SIM105 - contextlib would be one more import at each start of a child
-        os.close(posix.open(name, _NEW, 0o600, dir_fd=directory))
+        os.close(posix.open(name, NEW, 0o600, dir_fd=directory))
     except FileExistsError:
         pass
 
@@ -155,6 +156,25 @@ def remove(directory: int, name: str) -> bool:
     return True
 
 
+def retract(directory: int, mark: str) -> None:
+    """Remove the mark of a purge, or let it be again what it was. Raises `OSError`."""
+    file = borrowed(mark)
+    if not file:
+        remove(directory, mark)
+        return
+    try:
+        posix.rename(mark, file, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+
+
+def borrowed(mark: str) -> str:
+    """The name of the file that became the mark of a purge; empty where none did, and for what is no such mark."""
+    parts = mark.split("~", 7)
+    return unquoted(parts[7]) if parts[0] == "purge" and len(parts) > 7 else ""
+
+
 def names(directory: int) -> list[str]:
     """The files of a directory."""
     try:
@@ -168,9 +188,14 @@ def kind_of(name: str) -> str:
     return name.partition("~")[0]
 
 
+def holder_of(name: str) -> Holder | None:
+    """Who wrote the lease or purge `name`; `None` for what no process of ours has written."""
+    return parse("~".join(name.split("~")[1:6]))
+
+
 def holder_is_alive(name: str) -> bool | None:
     """Whether the process that wrote the lease or purge `name` runs; `None` where that can't be known from here."""
-    holder = parse("~".join(name.split("~")[1:6]))
+    holder = holder_of(name)
     return None if holder is None else holder.is_alive()
 
 
@@ -188,7 +213,7 @@ def _wait_for_purges(directory: int) -> None:
                 remove(directory, name)  # it is in use again
             elif name.startswith("purge~"):
                 if is_late or holder_is_alive(name) is False:
-                    remove(directory, name)
+                    retract(directory, name)
                 elif _is_there(directory, name):
                     in_the_way = True
         if not in_the_way:

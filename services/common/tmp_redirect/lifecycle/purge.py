@@ -13,7 +13,7 @@ from ..errors import WorkspaceError
 from ..observers import tell
 from ..settings import TMP
 from ..workspace import GONE, open_existing, open_leases, open_trash
-from .leases import PATIENCE, create, holder_is_alive, kind_of, names, new_name, remove
+from .leases import HELD, PATIENCE, borrowed, create, holder_is_alive, kind_of, names, new_name, remove, retract
 from .removal import remove as remove_tree
 
 TYPE_CHECKING = False
@@ -66,13 +66,14 @@ def purge(
         directory = open_leases(settings, workflow)
     except WorkspaceError as error:
         return Outcome("deferred", str(error.strerror))
-    mark, trash, borrowed = new_name("purge"), None, ""
+    mark, trash = "", None
     began = time.clock_gettime(_CLOCK)
     outcome = Outcome("deferred")
     try:
         try:
-            borrowed = _announce(directory, mark)
-            found = [name for name in (*names(directory), borrowed) if name not in ("", mark)]
+            mark = _announce(directory)
+            found = names(directory)
+            found = [name for name in (*found, *map(borrowed, found)) if name not in ("", mark)]
             stays = _judge(directory, found, ttl, unless, mark)
             if stays is None and not is_due():
                 stays = Outcome("kept", "it was used just now")
@@ -83,7 +84,7 @@ def purge(
             if outcome.state in ("purged", "gone"):
                 _forget(settings, workflow, directory, found)
         finally:
-            _retract(directory, mark, "" if outcome.state in ("purged", "gone") else borrowed)
+            (remove if outcome.state in ("purged", "gone") else retract)(directory, mark)
         if outcome.state in ("purged", "gone"):
             _remove_if_empty(settings.leases_of(workflow))
         if outcome.state == "purged":
@@ -111,24 +112,23 @@ def empty(trash: int, name: str, outcome: Outcome, most: int | None) -> None:
         outcome.reason = f"{removed.deferred_count} entries stay in the trash until the next sweep: {path}: {why}"
 
 
-def users(directory: int, ttl: float | None, now: float, *, clean: bool = True) -> list[str]:
+def users(directory: int, ttl: float | None, now: float) -> list[str]:
     """The leases and the tasks not ended yet that count, of all that the descriptor `directory` of leases has.
 
-    With `clean`, what processes that have ended left there is removed. `ttl` as of `purge`; `now` is in seconds, by the
-    clock of the file server.
+    Nothing is removed. `ttl` as of `purge`; `now` is in seconds, by the clock of the file server.
     """
-    return _users(directory, names(directory), ttl, now, clean=clean)
+    return _users(directory, names(directory), ttl, now, clean=False)
 
 
 def _users(directory: int, found: list[str], ttl: float | None, now: float, *, clean: bool) -> list[str]:
     counting = []
     for name in found:
         kind = kind_of(name)
-        if kind in ("lease", "pending", "purge"):
+        if kind in HELD:
             alive = None if kind == "pending" else holder_is_alive(name)
             if alive is False or (alive is None and _is_older(directory, name, ttl, now)):
                 if clean:
-                    remove(directory, name)
+                    retract(directory, name)
             elif kind != "purge":
                 counting.append(name)
     return counting
@@ -143,28 +143,25 @@ def _is_older(directory: int, name: str, ttl: float | None, now: float) -> bool:
         return True
 
 
-def _announce(directory: int, mark: str) -> str:
-    """Make `mark`. Where there is no space for it, a file becomes it that nobody waits for: its name, else empty."""
+def _announce(directory: int) -> str:
+    """The mark of this purge. Where there is no space for it, what the dead have left goes, or a file becomes it."""
+    mark = new_name("purge")
     try:
         create(directory, mark)
-        return ""
+        return mark
     except OSError as error:
         if error.errno not in FULL:
             raise
-        for name in names(directory):
-            kind = kind_of(name)
-            if kind in ("ours", "failed") or (kind in ("lease", "purge") and holder_is_alive(name) is False):
-                posix.rename(name, mark, src_dir_fd=directory, dst_dir_fd=directory)
-                os.utime(mark, dir_fd=directory)  # by the clock of the file server, as of one that is new
-                return name
-        raise
-
-
-def _retract(directory: int, mark: str, borrowed: str) -> None:
-    if borrowed:
-        posix.rename(mark, borrowed, src_dir_fd=directory, dst_dir_fd=directory)
-    else:
-        remove(directory, mark)
+    found = names(directory)
+    _users(directory, found, None, 0, clean=True)
+    for name in found:
+        as_mark = new_name("purge", name)
+        if kind_of(name) in ("ours", "failed") and borrowed(as_mark) == name:  # else it's too long
+            posix.rename(name, as_mark, src_dir_fd=directory, dst_dir_fd=directory)
+            os.utime(as_mark, dir_fd=directory)  # by the clock of the file server, as of one that is new
+            return as_mark
+    create(directory, mark)
+    return mark
 
 
 def _judge(directory: int, found: list[str], ttl: float | None, unless: str, mark: str) -> Outcome | None:

@@ -266,7 +266,7 @@ def _users(settings: Settings, workflow: str | None, now: float) -> list[str]:
     except FileNotFoundError:
         return []
     try:
-        return users(directory, settings.ttl, now, clean=False)
+        return users(directory, settings.ttl, now)
     finally:
         os.close(directory)
 
