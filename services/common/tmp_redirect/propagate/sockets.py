@@ -62,10 +62,16 @@ def prepare_sockets() -> str:
 
 
 def remove_dead_sockets(base: str) -> int:
-    """Remove the directories of processes of this user that have ended without doing so themselves; their number."""
+    """Remove the directories of processes of this user that have ended without doing so themselves; their number.
+
+    Raises `WorkspaceError` where this user can't read the directory `base`.
+    """
     removed = 0
-    with os.scandir(base) as entries:
-        found = [entry.path for entry in entries if _NAME.fullmatch(entry.name)]
+    try:
+        with os.scandir(base) as entries:
+            found = [entry.path for entry in entries if _NAME.fullmatch(entry.name)]
+    except OSError as error:
+        raise _error(base, error) from None
     for path in found:
         try:
             descriptor = os.open(path, _DIRECTORY)
