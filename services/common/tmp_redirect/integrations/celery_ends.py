@@ -57,11 +57,11 @@ def end(workflow: str, task_id: str, request: Mapping[str, Any], state: str, *, 
         noted = not comes_again and unmark(settings, workflow, pending)
         if not _ends_something(request, state, noted=noted):
             purge_if_over(settings, workflow)
-        elif any(name.startswith("lease~") for name in _purge(settings, workflow, failure)):
+        elif any(name.startswith("lease~") for name in purge(settings, workflow, unless=failure).users):
             # Who uses it may end no workflow of its own accord: a script, a task that has passed its work on and is
             # about to end, a process that is about to be killed. Again, as it may have gone before the mark was there.
             mark(settings, workflow, OVER)
-            _purge(settings, workflow, failure)
+            purge(settings, workflow, unless=failure)
 
 
 def canvas_of(request: Mapping[str, Any], task_id: str) -> str:
@@ -74,14 +74,6 @@ def canvas_of(request: Mapping[str, Any], task_id: str) -> str:
     group = (chain[0].get("options") or {}).get("group_id") if chain else request.get("group")
     named = request.get(CANVAS) or (headers.get(CANVAS) if isinstance(headers, Mapping) else None)
     return str(named or group or request.get("root_id") or task_id)
-
-
-def _purge(settings: Settings, workflow: str, failure: str) -> list[str]:
-    """Who is in the way."""
-    outcome = purge(settings, workflow, unless=failure)
-    if outcome.state == "kept":
-        tell("kept")
-    return outcome.users
 
 
 def _ends_something(request: Mapping[str, Any], state: str, *, noted: bool) -> bool:

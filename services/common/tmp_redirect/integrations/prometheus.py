@@ -25,7 +25,7 @@ from ..stderr import say
 _COUNTERS = {  # by event
     "scope_entered": ("tmp_redirect_scopes_entered", "How often a scope was entered: tasks and workflow() blocks."),
     "purged": ("tmp_redirect_workspaces_purged", "Workspaces that were removed."),
-    "kept": ("tmp_redirect_workspaces_kept", "Workspaces that were kept when their workflow had ended."),
+    "kept": ("tmp_redirect_workspaces_kept", "Tasks that failed and so keep the workspace of their workflow."),
     "deferred": ("tmp_redirect_workspaces_deferred", "Workspaces that could not be removed whole."),
     "freed": ("tmp_redirect_freed_bytes", "Bytes of what was removed."),
 }
