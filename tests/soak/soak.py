@@ -66,7 +66,7 @@ class Soak:
         self.leaked: list[str] = []
         self.memory: dict[str, tuple[watch.Memory, watch.Memory]] = {}  # of a worker of each pool, before and after
         self.suspects: dict[str, float] = {}  # tasks of which nothing was heard for a while, since when
-        self.latest = time.time()
+        self.latest = time.monotonic()
 
     def run(self, minutes: float) -> int:
         """The exit status: 1 where the books don't balance."""
@@ -132,7 +132,7 @@ class Soak:
         self.memory = {pool: (numbers, watch.memory(worker)) for pool, (worker, numbers) in before.items()}
 
     def _is_over(self, published: int, deadline: float, happened: list[Future[str]]) -> bool:
-        if time.time() - self.latest > PATIENCE:
+        if time.monotonic() - self.latest > PATIENCE:
             return True  # the ledger will tell
         is_published = published == self.workflows or time.monotonic() > deadline
         is_settled = not self.runs and not self.ending
@@ -154,7 +154,7 @@ class Soak:
     def _take(self) -> None:
         for event in map(json.loads, self.results.lrange("journal", self.ledger.number, -1)):
             self.ledger.take(event)
-            self.latest = time.time()
+            self.latest = time.monotonic()
 
     def _settle(self) -> None:
         """Look after the workflows that have ended, and those of which nothing is heard any more."""
