@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,6 +33,8 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.suites) - set(NAMES):
         parser.error(f"no such suite: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    # A shell that starts this in the background has it ignored: then some of CPython's tests never end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     jobs = []
     for python in options.python or filter(cpython.package, interpreters.everywhere()):
         version, real = interpreters.identify(python)
