@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kombu import Connection
 
-from examples.servers import Process, Servers
+from examples.servers import Process, ServerError, Servers
 
 from .plan import Fault
 
@@ -25,6 +25,7 @@ SIZE, INODES = "size=96m", "nr_inodes=8k"  # of the disk that the root is on
 MOMENT = 1.5  # seconds that it is full
 CONCURRENCY = {"prefork": 2, "threads": 3, "gevent": 3, "eventlet": 3, "solo": 1}
 SWEEPS = (("--older-than", "60s"), ())
+STARTS = 10  # of a worker; they take longer than what is wrong with the disk
 PAUSE = 1  # seconds between two sweeps
 
 
@@ -58,10 +59,21 @@ class Worker:
                 self.process._signal_group(signal.SIGKILL)
             else:
                 os.kill(self.process._popen.pid, signal.SIGKILL)
+            os.waitid(os.P_PID, self.process._popen.pid, os.WEXITED | os.WNOWAIT)  # now it takes no more messages
             keys = {f"{name}_key": f"{name}_key-{self.name}" for name in ("unacked", "unacked_index", "unacked_mutex")}
             with Connection(self.env["BROKER"], transport_options={**keys, "visibility_timeout": 0}) as connection:
-                connection.default_channel.qos.restore_visible(num=10**6, interval=1)  # as clients do after an hour
-            self.start()
+                channel = connection.default_channel
+                channel.client.delete(keys["unacked_mutex_key"])  # it may have died with it
+                channel.qos.restore_visible(num=10**6, interval=1)  # as clients do after an hour
+            self._start_again()
+
+    def _start_again(self) -> None:
+        """As whoever looks after it would: it refuses to start while the disk is in trouble."""
+        for _ in range(STARTS - 1):
+            with contextlib.suppress(ServerError):
+                self.start()
+                return
+        self.start()
 
     def kill_child(self, dice: random.Random) -> None:
         """Kill one of the processes of the pool, whatever it does at the moment."""

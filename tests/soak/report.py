@@ -44,8 +44,8 @@ def show(soak: Soak, watcher: Watcher) -> int:
     again = ledger.counts["begun"] - ledger.counts["ended"]
     _row("", f"{ledger.counts['retried']} retried, {again} killed and run again")
     _row("no space", f"{ledger.counts['clear']} errors that say so, the others are of a child")
-    files, late = sum(1 for _ in watch.marked(watcher)), ledger.counts["read after the end"]
-    _row("files", f"{files}; {ledger.counts['read']} read back, {late} of them by tasks run again after the end")
+    files, after = sum(1 for _ in watch.marked(watcher)), ledger.counts["read after the end"]
+    _row("files", f"{files}; {ledger.counts['read']} read back, {after} of them by tasks run again after the end")
     _row("kept", f"{counts['kept']} workspaces of workflows that failed; {counts['left to a sweep']} for a sweep")
     for pool, (before, after) in soak.memory.items():
         (kib, few), (more, many) = (_sums(numbers, before.keys() & after.keys()) for numbers in (before, after))
@@ -54,7 +54,8 @@ def show(soak: Soak, watcher: Watcher) -> int:
         _row(what, str(len(found)))
     print(*[line for found in wrong.values() for line in found][:MOST_NAMED], sep="\n")
     unended = [name for name, workflow in ledger.workflows.items() if workflow.open]
-    for name in [*list(ledger.lost)[:MOST_TOLD], *unended[:MOST_TOLD]]:
+    late = [name for name in soak.late if not ledger.workflows[name].is_touched(soak.disk.windows)]
+    for name in [*list(ledger.lost)[:MOST_TOLD], *unended[:MOST_TOLD], *late[:MOST_TOLD]]:
         _tell(soak, name)
     return 1 if any(wrong.values()) else 0
 

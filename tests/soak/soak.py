@@ -61,7 +61,7 @@ class Soak:
         self.ledger = Ledger(self.disk.windows)
         self.runs: dict[int, int] = {}  # of workflows that have not ended: how often they were published before
         self.ending: dict[str, float] = {}  # workflows that have ended: until when their workspaces must be gone
-        self.late: list[str] = []  # those whose workspaces were not
+        self.late: dict[str, list[str]] = {}  # those whose workspaces were not: what was there
         self.counts: Counter[str] = Counter()
         self.leaked: list[str] = []
         self.memory: dict[str, tuple[watch.Memory, watch.Memory]] = {}  # of a worker of each pool, before and after
@@ -173,11 +173,11 @@ class Soak:
             del self.runs[number]
             self._end(number, name, run, workflow)
         for name, until in list(self.ending.items()):
-            is_gone = not any((self.disk.root / place).exists() for place in (f"{name}/tmp", f".leases/{name}"))
-            if is_gone or time.monotonic() > until:
+            left = [place for place in (f"{name}/tmp", f".leases/{name}") if (self.disk.root / place).exists()]
+            if not left or time.monotonic() > until:
                 del self.ending[name]
-                if not is_gone:
-                    self.late.append(name)
+                if left:
+                    self.late[name] = [*left, *(path.name for path in self.disk.root.glob(f".leases/{name}/*"))]
 
     def _end(self, number: int, name: str, run: int, workflow: Workflow) -> None:
         outcomes = workflow.outcomes(run)
@@ -211,11 +211,11 @@ class Soak:
     def _clean_up(self) -> None:
         """Look at what is kept of failed workflows, and sweep it away."""
         root = self.disk.root
-        for name in self.late:  # only now it's known which tasks were delivered again
+        for name, left in self.late.items():  # only now it's known which tasks were delivered again
             if self.ledger.workflows[name].is_touched(self.disk.windows):
                 self.counts["left to a sweep"] += 1
             else:
-                self.leaked.append(f"the workspace of {name}, {GRACE} s after it succeeded")
+                self.leaked.append(f"the workspace of {name}, {GRACE} s after it succeeded: {', '.join(left)}")
         self.misplaced = watch.with_other_content(root)
         self.counts["kept"] = sum(1 for _ in root.glob("*/tmp"))
         self.leaked += watch.processes(root)
