@@ -14,20 +14,21 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from multiprocessing import connection, pool, process, spawn
 from pathlib import Path
 
 import pytest
 
+from benchmarks.interpreters import VERSIONS
 from tests.celery_workers import broker, call, client, servers, start, worker_env  # noqa: F401 - fixtures
 from tests.environments import unpacked, wheel  # noqa: F401 - fixtures
 from tests.installation import AUTOLOAD, HOME, PACKAGE, REPOSITORY  # noqa: F401 - REPOSITORY for test modules
 from tests.tracing import strace  # noqa: F401 - a fixture
 
-VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
 SYSTEM_TEMP = (Path("/tmp"), Path("/var/tmp"))
 OTHERS = ("pytest-of-", "pip-")  # what pytest itself and installers beside the test run keep in system temp
@@ -128,6 +129,19 @@ def shim_env(overlay: Path, root: Path, socket_dir: Path, mode: str) -> dict[str
 
 
 @pytest.fixture
+def env(shim_env: dict[str, str]) -> dict[str, str]:
+    """`shim_env` without a mode: the shim is off, or the command line says it."""
+    return {name: value for name, value in shim_env.items() if name != "TMP_REDIRECT"}
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the settings out of the environment of this process."""
+    for name in [name for name in os.environ if name.startswith("TMP_REDIRECT")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
 def own_overlay(tmp_path: Path, shim_env: dict[str, str]) -> Path:
     """An overlay of the test's own, which `shim_env` names."""
     directory = tmp_path / "app"
@@ -209,6 +223,14 @@ def _body(item: pytest.Function) -> str:
     lines = source.splitlines()
     first = function.body[0].lineno - 1
     return textwrap.dedent("\n".join(lines[first:])) + "\n"
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what has to come within a minute."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")

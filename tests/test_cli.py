@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from services.common.tmp_redirect import __version__, cli
+from services.common.tmp_redirect.command_output import CONFIGURATION, FINDINGS, OK, USAGE
 from services.common.tmp_redirect.kernel import availability
 
 EXAMPLES = [(command.name, example) for command in cli.COMMANDS for example in command.examples]
@@ -41,7 +42,7 @@ def test_help_names_every_exit_status(capsys: pytest.CaptureFixture[str]) -> Non
     statuses = {
         int(number) for number in re.findall(r"\b(\d+)\b", "".join(re.findall(r"^  (.{9})", listed[1], re.MULTILINE)))
     }
-    assert statuses == {cli.OK, cli.FINDINGS, cli.USAGE, cli.OUTPUT, cli.CONFIGURATION, 126, 127, cli.INTERRUPTED}
+    assert statuses == {OK, FINDINGS, USAGE, cli.OUTPUT, CONFIGURATION, 126, 127, cli.INTERRUPTED}
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
@@ -127,7 +128,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_usage_error_is_status_2(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
-    assert ended.value.code == cli.USAGE == 2
+    assert ended.value.code == USAGE == 2
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.startswith("usage: tmp-redirect")

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from services.common.tmp_redirect import cli, completion
+from services.common.tmp_redirect.command_output import CONFIGURATION
 
 IDS = ("wf-1", "wf-2", "two words", "$(touch ran)", "`touch ran`", "a;touch ran", "it's", "*", "工作流", '"', "~", "-x")
 OPTIONS = sorted(
@@ -285,7 +286,7 @@ def test_on_a_terminal(name: str, script: Callable[[str], Path], here: Path, roo
 
 def test_without_shtab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "shtab", None)
-    assert cli.main(["completion", "bash"]) == cli.CONFIGURATION
+    assert cli.main(["completion", "bash"]) == CONFIGURATION
     output = capsys.readouterr()
     assert (output.out, output.err) == (
         "",

@@ -11,15 +11,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from examples.watcher import Watcher
-from tests.conftest import REPOSITORY, lay_over
+from tests.conftest import REPOSITORY, lay_over, until
 
 COMMAND = [sys.executable, "-m", "services.common.tmp_redirect", "demo"]
 PATIENCE = 60
@@ -135,13 +133,6 @@ def a_file_is_left_in_system_temp(root: Path) -> bool:
     """Whether the first pass has got as far as the call site that leaves its file."""
     logs = root.glob("tmp-redirect-demo-*/before/worker.log")
     return any("temp file of audio_separation" in log.read_text(encoding="utf-8") for log in logs)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def processes_in(root: Path) -> list[str]:

@@ -48,6 +48,7 @@ from tests import conftest
 from tests.conftest import PACKAGE, REPOSITORY
 from tests.environments import virtual_environment
 from tests.seccomp import SECCOMP
+from tests.test_sitecustomize import foreign
 from tests.test_sweep import listing as full_listing
 
 MODULE = ("-m", "services.common.tmp_redirect")
@@ -413,12 +414,6 @@ def test_a_pth_file_loads_it_in_spite_of_flags(doctor: Doctor, bare: str, overla
     assert only(found, "sitecustomize").weight == "ok"
     status, found = doctor(command=by_path(str(venv / "bin/python"), overlay, "-S"), TMP_REDIRECT="enforce")
     assert (status, only(found, "flags").weight) == (1, "problem")
-
-
-def foreign(directory: Path, text: str = "") -> Path:
-    directory.mkdir()
-    (directory / "sitecustomize.py").write_text(text, encoding="utf-8")
-    return directory
 
 
 CHAINING = """

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.tmp_redirect import cli
+from services.common.tmp_redirect.command_output import CONFIGURATION, FINDINGS, OK, USAGE
 from services.common.tmp_redirect.lifecycle.holders import own_holder
 from tests.fuzzing import SOAK, TRICKY, fuzz
 
@@ -39,9 +40,7 @@ ENTRY = st.tuples(PLACE, NAME, MARK, st.sampled_from(["file", "file", "directory
 
 
 @pytest.fixture
-def around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, socket_dir: Path) -> Iterator[Path]:
-    for name in [name for name in os.environ if name.startswith("TMP_REDIRECT")]:
-        monkeypatch.delenv(name)
+def around(no_settings: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, socket_dir: Path) -> Iterator[Path]:
     directory = tmp_path / "around"
     directory.mkdir()
     monkeypatch.setenv("TMP_REDIRECT_ROOT", str(directory / "workflows"))
@@ -108,15 +107,15 @@ def test_a_root_with_anything_in_it(entries: list[Any], everything: bool, around
     arguments = ["sweep", "--all"] if everything else ["sweep", "--older-than", "0"]
 
     status, shown = run("status")
-    assert status == cli.OK
+    assert status == OK
     assert {"used", "unread"} <= {workspace["workflow"] for workspace in shown["workspaces"]}
     before = sorted(root.parent.rglob("*"))
-    assert run(*arguments, "--dry-run")[0] in (cli.OK, cli.FINDINGS)
+    assert run(*arguments, "--dry-run")[0] in (OK, FINDINGS)
     assert sorted(root.parent.rglob("*")) == before
-    assert run(*arguments)[0] in (cli.OK, cli.FINDINGS)
+    assert run(*arguments)[0] in (OK, FINDINGS)
     assert users_files(root) == theirs
     assert (root / "used/tmp/file").exists() and (root / "unread/tmp/file").exists()
-    assert run("status")[0] == cli.OK
+    assert run("status")[0] == OK
     if SOAK:
         run("sweep")
 
@@ -148,5 +147,5 @@ def test_any_command_line(command: str, words: list[str], around: Path, monkeypa
             status = cli.main([command, *words])
         except SystemExit as ended:
             status = ended.code  # type: ignore[assignment]
-    assert status in (cli.OK, cli.FINDINGS, cli.USAGE, cli.CONFIGURATION, 126, 127), (status, err.getvalue())
+    assert status in (OK, FINDINGS, USAGE, CONFIGURATION, 126, 127), (status, err.getvalue())
     assert "Traceback" not in err.getvalue()

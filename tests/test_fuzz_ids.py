@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.tmp_redirect import cli, run
+from services.common.tmp_redirect.command_output import CONFIGURATION, USAGE
 from services.common.tmp_redirect.errors import InvalidWorkflowId, SettingsError
 from services.common.tmp_redirect.settings import DIRECTORIES, Settings
 from services.common.tmp_redirect.workflow_id import check
@@ -123,11 +124,9 @@ def test_a_child_begins_in_the_scope_that_is_named_or_not_at_all(
 
 
 @pytest.fixture
-def run_command(monkeypatch: pytest.MonkeyPatch, root: Path) -> Iterator[list[dict[str, str]]]:
+def run_command(no_settings: None, monkeypatch: pytest.MonkeyPatch, root: Path) -> Iterator[list[dict[str, str]]]:
     """What `tmp-redirect run` would have put into the environment of its command."""
     environments: list[dict[str, str]] = []
-    for name in [name for name in os.environ if name.startswith("TMP_REDIRECT")]:
-        monkeypatch.delenv(name)
     monkeypatch.setenv("TMP_REDIRECT_ROOT", str(root))
     monkeypatch.setattr(run.posix, "execve", lambda program, command, env: environments.append(env))
     before = {number: signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGXFSZ)}
@@ -145,7 +144,7 @@ def test_run_enters_the_workflow_that_is_named_or_ends(
     try:
         status = cli.main(["run", f"--workflow={value}", "--", "true"])
     except SystemExit as ended:
-        assert (value, ended.code) == ("", cli.USAGE)
+        assert (value, ended.code) == ("", USAGE)
         capsys.readouterr()
         return
     said = capsys.readouterr().err
@@ -156,7 +155,7 @@ def test_run_enters_the_workflow_that_is_named_or_ends(
         assert env["TMP_REDIRECT_SCOPE"] == value
         shutil.rmtree(root / value)
     else:
-        assert status == cli.CONFIGURATION
+        assert status == CONFIGURATION
         assert said.endswith("\n") and said[:-1].isprintable()
         with pytest.raises(InvalidWorkflowId):
             check(value)

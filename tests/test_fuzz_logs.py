@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -14,12 +13,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from services.common.tmp_redirect import cli
+from services.common.tmp_redirect.command_output import FINDINGS, OK
 from services.common.tmp_redirect.doctor.mounts import meaning, mount_of
 from services.common.tmp_redirect.scan import formats, lines, logs, python, streams
 from services.common.tmp_redirect.scan.finding import NotChecked
 from services.common.tmp_redirect.scan.kinds import DOCKERFILE, ENV, SHELL, YAML
 from services.common.tmp_redirect.under_pytest.journal import JournalReader
 from tests.fuzzing import JSON, TRICKY_TEXT, fuzz
+
+pytestmark = pytest.mark.usefixtures("no_settings")
 
 PIECES = [
     *(b"/tmp/x", b" /tmp/x", b"/var/tmp", b"/usr/tmp/", b"//tmp", b"tmp", b"/share/w/tmp/y", b"file:///tmp/x", b"/"),
@@ -32,12 +34,6 @@ PIECES = [
     *(b"# coding: ", b"rot13", b"latin-1", b"utf-7", b"\x81", b"\xff\xfe"),
 ]  # fmt: skip
 CONTENT = st.lists(st.sampled_from(PIECES), max_size=40).map(b"".join) | st.binary(max_size=200)
-
-
-@pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("TMP_REDIRECT")]:
-        monkeypatch.delenv(name)
 
 
 def command(*arguments: object) -> tuple[int, str, str]:
@@ -55,11 +51,11 @@ def test_a_log_of_any_bytes(content: bytes, tmp_path: Path) -> None:
     packed.write_bytes(gzip.compress(content))
     status, out, err = command("scan-logs", "--json", log)
     found = json.loads(out)
-    assert (status == cli.FINDINGS) == bool(found) or "was not read to its end" in err
+    assert (status == FINDINGS) == bool(found) or "was not read to its end" in err
     status, text, err = command("scan-logs", log)
     assert len(text.split("\n")) == len(found) + 1 and text.replace("\n", "").isprintable() and "Traceback" not in err
     if not content.startswith(b"\x1f\x8b"):
-        assert status in (cli.OK, cli.FINDINGS)
+        assert status in (OK, FINDINGS)
         inside = json.loads(command("scan-logs", "--json", packed)[1])
         if not content.startswith((b"\xff\xfe", b"\xfe\xff")):  # by which UTF-16 is known, but not in a compressed file
             assert [{**mention, "file": ""} for mention in inside] == [{**mention, "file": ""} for mention in found]

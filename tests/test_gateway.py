@@ -14,7 +14,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +24,7 @@ import pytest
 
 from examples.servers import Process, Servers, free_port
 from examples.watcher import Watcher
-from tests.conftest import REPOSITORY, SYSTEM_TEMP
+from tests.conftest import REPOSITORY, SYSTEM_TEMP, until
 from tests.tracing import created, in_system_temp
 
 # The target's class takes uvloop where it is installed; of uvicorn's own, only the other one has asyncio's loop.
@@ -162,13 +161,6 @@ def session_of(leader: int) -> set[int]:
             if int(stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[3]) == leader:
                 found.add(int(stat.parent.name))
     return found
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import PACKAGE, interpreter, lay_over
 from tests.environments import Environment, listing, put, virtual_environment, whole_python
-from tests.test_sitecustomize import shadowed
+from tests.test_sitecustomize import foreign
 
 WHERE = "import tempfile; print(tempfile.gettempdir())"
 THEIRS = "import sys\nsys.stderr.write(f'theirs ran as {__name__}\\n')\nanswer = 42\n"
@@ -151,7 +151,7 @@ def test_beside_a_sitecustomize_of_the_user(
     code = f"import sitecustomize; assert sitecustomize.answer == 42; {WHERE}"
     done = env.run("-c", code, **settings)
     assert (done.stdout, done.stderr) == (outside, "theirs ran as sitecustomize\n")
-    further = shadowed(tmp_path / "further", THEIRS.replace("theirs", "further"))
+    further = foreign(tmp_path / "further", THEIRS.replace("theirs", "further"))
     done = env.run("-c", WHERE, **settings, PYTHONPATH=str(further))
     assert (done.stdout, done.stderr) == (outside, "further ran as sitecustomize\n")
 
@@ -165,7 +165,7 @@ def test_there_is_one_shim_where_it_is_on_the_path_too(
     overlay = tmp_path / "overlay"
     lay_over(overlay)
     first = env.packages / PACKAGE / "autoload" if other.startswith("the wheel") else overlay
-    further = shadowed(tmp_path / "further", THEIRS)
+    further = foreign(tmp_path / "further", THEIRS)
     code = (
         f"{WHERE}; import builtins, sitecustomize, services.common.tmp_redirect as shim; assert sitecustomize.answer; "
         f"assert shim.__file__ == {str(env.packages / PACKAGE / '__init__.py')!r}; "
@@ -198,7 +198,7 @@ def test_a_target_on_the_path(
     said = install(bare, target)
     assert said.startswith(f"{target}/sitecustomize.py was written\n")
     assert f"and PYTHONPATH names {target}" in said
-    further = shadowed(tmp_path / "further", THEIRS)
+    further = foreign(tmp_path / "further", THEIRS)
     paths = f"{target}{os.pathsep}{further}"
     bare.caches = True
     done = bare.run("-c", WHERE, **settings, PYTHONPATH=paths)
@@ -230,7 +230,7 @@ def test_a_target_that_has_a_sitecustomize(
 
 def test_a_target_that_another_sitecustomize_comes_before(bare: Environment, target: Path, tmp_path: Path) -> None:
     before = listing(target)
-    first = shadowed(tmp_path / "first", "")
+    first = foreign(tmp_path / "first", "")
     done = bare.command("install-site", home=target, PYTHONPATH=f"{first}{os.pathsep}{target}")
     assert done.returncode == 0
     assert done.stderr == (
@@ -282,7 +282,7 @@ def test_an_editable_installation(bare: Environment, tmp_path: Path, settings: d
     (bare.packages / "_editable.pth").write_text(f"{checkout}\n", encoding="utf-8")
     before = listing(tmp_path)
     assert f"from {checkout / PACKAGE}," in install(bare, checkout)
-    further = shadowed(tmp_path / "further", "")  # in place of the checkout's, which site finds
+    further = foreign(tmp_path / "further", "")  # in place of the checkout's, which site finds
     done = bare.run("-c", WHERE, **settings, PYTHONPATH=str(further))
     assert (done.stdout, done.stderr) == (outside, "")
     uninstall(bare, checkout)

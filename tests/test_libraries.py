@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -22,7 +21,7 @@ from services.common.tmp_redirect.errors import WorkspaceError
 from services.common.tmp_redirect.libraries import VARIABLES
 from services.common.tmp_redirect.settings import Settings
 from services.common.tmp_redirect.workspace import prepare_cache
-from tests.test_workspace import NOBODY, open_up
+from tests.test_workspace import NOBODY, mode_of, open_up
 
 LIBRARIES = {
     "audio_separator": "AUDIO_SEPARATOR_MODEL_DIR",
@@ -144,10 +143,6 @@ def test_an_empty_variable_counts_as_unset(python: str, shim_env: dict[str, str]
 @pytest.fixture
 def settings(root: Path) -> Settings:
     return Settings({"TMP_REDIRECT": "enforce", "TMP_REDIRECT_ROOT": str(root)})
-
-
-def mode_of(path: Path) -> int:
-    return stat.S_IMODE(path.stat().st_mode)
 
 
 def test_the_modes_of_the_directories(root: Path) -> None:

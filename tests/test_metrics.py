@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from examples.servers import Servers, free_port
 from tests.celery_workers import answer
+from tests.conftest import until
 
 X = "/tmp/tmp-redirect-x"
 ENTERED = "tmp_redirect_scopes_entered_total"
@@ -267,10 +266,10 @@ def test_a_prefork_worker(
         assert len(children) == 2
         note = home / "pid"
         client.send_task("metrics_app.die", args=(str(note),), ignore_result=True)
-        wait_until(lambda: note.exists() and not Path(f"/proc/{note.read_text(encoding='ascii') or 'self'}").exists())
+        until(lambda: note.exists() and not Path(f"/proc/{note.read_text(encoding='ascii') or 'self'}").exists())
         answer(client.send_task("metrics_app.attempt", args=(1,)))
         assert (total(shared, ACTIVE) or 0) >= 1  # of the process that was killed
-        wait_until(lambda: f"\n{ACTIVE} 0.0\n" in scrape(port))  # the last task's result comes before its end
+        until(lambda: f"\n{ACTIVE} 0.0\n" in scrape(port))  # the last task's result comes before its end
         text = scrape(port)
         worker.stop()
     assert f'\n{VIOLATIONS}{{layer="calls"}} {sum(counts) + 1}.0\n' in text
@@ -285,13 +284,6 @@ def scrape(port: int) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
         text: str = response.read().decode()
     return text
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.promise

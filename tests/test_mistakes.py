@@ -58,12 +58,6 @@ def here(tmp_path: Path, root: Path) -> Path:
 
 
 @pytest.fixture
-def env(shim_env: dict[str, str]) -> dict[str, str]:
-    """Where the shim is off, as on the host of an operator."""
-    return {name: value for name, value in shim_env.items() if name != "TMP_REDIRECT"}
-
-
-@pytest.fixture
 def start(env: dict[str, str], here: Path) -> Iterator[Start]:
     """Starts the command line by a shell, so that it may redirect."""
 

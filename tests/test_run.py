@@ -21,13 +21,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def plain_env(shim_env: dict[str, str]) -> dict[str, str]:
-    """Without a setting of the mode: the command line says it, or leaves it to its default."""
-    return {name: value for name, value in shim_env.items() if name != "TMP_REDIRECT"}
-
-
-@pytest.fixture
-def run(plain_env: dict[str, str], mode: str) -> Run:
+def run(env: dict[str, str], mode: str) -> Run:
     """Runs `tmp-redirect run` with these arguments; the command alone, where the shim shall be off."""
 
     def run(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -36,7 +30,7 @@ def run(plain_env: dict[str, str], mode: str) -> Run:
         if mode == "off":
             ours, command = [], command[command.index("--") + 1 :]
         return subprocess.run(
-            [*ours, *command], env=plain_env | more, capture_output=True, text=True, timeout=60, check=False, cwd="/"
+            [*ours, *command], env=env | more, capture_output=True, text=True, timeout=60, check=False, cwd="/"
         )
 
     return run
@@ -59,26 +53,24 @@ def test_any_command_uses_the_workspace(run: Run, root: Path, workflow: str | No
     assert not X.exists()
 
 
-def test_the_tree_that_it_was_run_from_is_put_on_the_path(
-    plain_env: dict[str, str], overlay: Path, tmp_path: Path
-) -> None:
+def test_the_tree_that_it_was_run_from_is_put_on_the_path(env: dict[str, str], overlay: Path, tmp_path: Path) -> None:
     launcher = (
         f"import runpy, sys; sys.path.insert(0, {str(overlay)!r}); runpy.run_module('services.common.tmp_redirect')"
     )
     code = "import os, sys; print(os.environ['PYTHONPATH'], sys.modules['services.common.tmp_redirect'].__file__)"
     command = [sys.executable, "-c", launcher, "run", "--", sys.executable, "-c", code]
-    env = {**plain_env, "PYTHONPATH": str(tmp_path)}
+    env = {**env, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.stdout.split() == [f"{overlay}:{tmp_path}", f"{overlay / PACKAGE}/__init__.py"], done.stderr
 
 
-def test_exit_status_and_signals_are_the_command_s_own(plain_env: dict[str, str], run: Run) -> None:
+def test_exit_status_and_signals_are_the_command_s_own(env: dict[str, str], run: Run) -> None:
     assert run("--", "sh", "-c", "exit 7").returncode == 7
     assert run("--", "sh", "-c", "kill -KILL $$").returncode == -signal.SIGKILL
     command = [sys.executable, "-m", "services.common.tmp_redirect", "run", "--"]
     script = "trap 'echo got it; exit 5' TERM; echo ready; while :; do read line; done"
     with subprocess.Popen(
-        [*command, "bash", "-c", script], env=plain_env, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+        [*command, "bash", "-c", script], env=env, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout and child.stdout.readline() == "ready\n"
         child.send_signal(signal.SIGTERM)
@@ -86,17 +78,17 @@ def test_exit_status_and_signals_are_the_command_s_own(plain_env: dict[str, str]
         assert child.returncode == 5
 
 
-def test_signals_that_python_ignores_are_not_ignored_by_the_command(plain_env: dict[str, str], run: Run) -> None:
+def test_signals_that_python_ignores_are_not_ignored_by_the_command(env: dict[str, str], run: Run) -> None:
     show = ["grep", "SigIgn", "/proc/self/status"]
-    stock = subprocess.run(show, env=plain_env, capture_output=True, text=True, check=True)
+    stock = subprocess.run(show, env=env, capture_output=True, text=True, check=True)
     assert run("--", *show).stdout == stock.stdout
 
 
-def test_off_is_the_command_alone(run: Run, plain_env: dict[str, str], root: Path) -> None:
+def test_off_is_the_command_alone(run: Run, env: dict[str, str], root: Path) -> None:
     for arguments, more in ((["--mode", "off"], {}), ([], {"TMP_REDIRECT": "off"})):
         done = run(*arguments, "--", "env", **more)
         seen = dict(line.split("=", 1) for line in done.stdout.splitlines())
-        assert {name: value for name, value in seen.items() if name not in OURS} == plain_env
+        assert {name: value for name, value in seen.items() if name not in OURS} == env
     assert list(root.iterdir()) == []
 
 
@@ -149,11 +141,9 @@ def test_native_code_is_refused_by_the_kernel(run: Run, creates: Path) -> None:
         (["--", "./no-such-command"], 127, "./no-such-command: command not found"),
     ],
 )
-def test_what_can_not_be_run_is_one_line(
-    plain_env: dict[str, str], arguments: list[str], status: int, said: str
-) -> None:
+def test_what_can_not_be_run_is_one_line(env: dict[str, str], arguments: list[str], status: int, said: str) -> None:
     command = [sys.executable, "-m", "services.common.tmp_redirect", "run", *arguments]
-    done = subprocess.run(command, env=plain_env, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (status, "")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -170,20 +160,20 @@ def test_an_option_of_a_variable_that_is_not_set(option: str, capsys: pytest.Cap
     assert f"argument {option}: it is empty; give" in capsys.readouterr().err
 
 
-def test_a_script_without_its_interpreter(plain_env: dict[str, str], tmp_path: Path) -> None:
+def test_a_script_without_its_interpreter(env: dict[str, str], tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("#!/no/such/interpreter\n", encoding="utf-8")
     script.chmod(0o755)
     command = [sys.executable, "-m", "services.common.tmp_redirect", "run", "--", str(script)]
-    done = subprocess.run(command, env=plain_env, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 126
     assert "script: the interpreter that its first line names is missing" in done.stderr
 
 
-def test_a_file_that_is_no_program(plain_env: dict[str, str], tmp_path: Path) -> None:
+def test_a_file_that_is_no_program(env: dict[str, str], tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_bytes(b"\0")
     script.chmod(0o755)
     command = [sys.executable, "-m", "services.common.tmp_redirect", "run", "--", str(script)]
-    done = subprocess.run(command, env=plain_env, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (126, f"tmp-redirect run: {script}: Exec format error\n")

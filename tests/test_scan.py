@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from services.common.tmp_redirect import cli
+from services.common.tmp_redirect.command_output import CONFIGURATION, FINDINGS, OK, USAGE
 from services.common.tmp_redirect.scan import command, ruff
 
 PYTHON = [
@@ -226,7 +226,7 @@ def scan(*arguments: object) -> int:
 def found(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[dict[str, object]]:
     status = scan("--json", *arguments)
     findings = json.loads(capsys.readouterr().out)
-    assert status == (cli.FINDINGS if findings else cli.OK)
+    assert status == (FINDINGS if findings else OK)
     return findings
 
 
@@ -276,7 +276,7 @@ def test_other_files_are_not_looked_at(project: Path, capsys: pytest.CaptureFixt
 
 def test_the_text_output(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "a.py").write_text('é = ["中", "/tmp/x"]\nimport tempfile\ny = tempfile.mktemp()\n', encoding="utf-8")
-    assert scan("a.py") == cli.FINDINGS == 1
+    assert scan("a.py") == FINDINGS == 1
     output = capsys.readouterr()
     assert output.out == (
         "a.py:1:11: hard-coded system-temp path: /tmp/x; "
@@ -289,7 +289,7 @@ def test_the_text_output(project: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_clean_project_is_status_0(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "a.py").write_text("import tempfile\n")
-    assert scan(".") == cli.OK
+    assert scan(".") == OK
     output = capsys.readouterr()
     assert (output.out, output.err) == ("", "tmp-redirect scan: no places that would put files into system temp\n")
 
@@ -381,7 +381,7 @@ def test_a_bad_configuration_is_status_78(
     toml: str, complaint: str, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (project / "pyproject.toml").write_text(toml)
-    assert scan(".") == cli.CONFIGURATION == 78
+    assert scan(".") == CONFIGURATION == 78
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.startswith(f"tmp-redirect scan: {project}/pyproject.toml")
@@ -403,7 +403,7 @@ def test_a_missing_ruff_is_told(
 ) -> None:
     monkeypatch.setattr(ruff.sysconfig, "get_path", lambda name: str(project))
     monkeypatch.setenv("PATH", str(project))
-    assert scan(".") == cli.USAGE
+    assert scan(".") == USAGE
     assert capsys.readouterr().err == "tmp-redirect scan: ruff is needed and not installed: pip install ruff\n"
 
 
@@ -413,13 +413,13 @@ def test_a_failing_ruff_is_told(
     (project / "ruff").write_text("#!/bin/sh\necho broken >&2\nexit 2\n")
     (project / "ruff").chmod(0o755)
     monkeypatch.setattr(ruff.sysconfig, "get_path", lambda name: str(project))
-    assert scan(".") == cli.USAGE
+    assert scan(".") == USAGE
     assert capsys.readouterr().err == "tmp-redirect scan: ruff failed with status 2: broken\n"
 
 
 def test_a_missing_path_is_a_usage_error(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "a.sh").write_text("touch /tmp/x\n")
-    assert scan(".", "missing") == cli.USAGE
+    assert scan(".", "missing") == USAGE
     output = capsys.readouterr()
     assert (output.out, output.err) == ("", "tmp-redirect scan: no such file or directory: missing\n")
 
@@ -431,13 +431,13 @@ def test_what_cannot_be_checked_is_told_and_never_fine(project: Path, capsys: py
     (project / "template.py").write_text("x = {{ name }\n")
     (project / "up").symlink_to(project)
     os.mkfifo(project / "pipe.sh")
-    assert scan(".") == cli.USAGE
+    assert scan(".") == USAGE
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "tmp-redirect scan: no places that would put files into system temp"
     assert [line.split(":")[2].strip() for line in said[1:]] == ["loop.sh", "nowhere.py", "binary.sh", "template.py"]
     assert all(line.startswith("tmp-redirect scan: not checked: ") for line in said[1:])
     (project / "a.sh").write_text("touch /tmp/x\n")
-    assert scan(".") == cli.FINDINGS
+    assert scan(".") == FINDINGS
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1", "gb18030", "utf-16"])
@@ -467,7 +467,7 @@ def test_syntax_newer_than_the_interpreter_is_left_to_ruff(project: Path, capsys
 
 def test_python_that_is_in_no_encoding_is_not_fine(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "a.py").write_bytes(b'x = "/tmp/\xff"\n')
-    assert scan(".") == cli.USAGE
+    assert scan(".") == USAGE
     assert "not checked: a.py: it can't be decoded: " in capsys.readouterr().err
 
 
@@ -484,16 +484,14 @@ def test_a_name_cannot_forge_lines(project: Path, capsys: pytest.CaptureFixture[
 
 def test_the_reader_may_leave(project: Path) -> None:
     (project / "a.sh").write_text("touch /tmp/x\n" * 5000)
-    code = (
-        "import argparse, sys; from services.common.tmp_redirect.scan import command as c\n"
-        "p = argparse.ArgumentParser(); c.add_arguments(p); sys.exit(c.run(p.parse_args()))"
-    )
     checkout = str(Path(__file__).resolve().parents[1])
     pipe = subprocess.PIPE
     environ = {**os.environ, "PYTHONPATH": checkout}
-    process = subprocess.Popen([sys.executable, "-c", code, "."], stdout=pipe, stderr=pipe, env=environ)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "services.common.tmp_redirect", "scan", "."], stdout=pipe, stderr=pipe, env=environ
+    )
     assert process.stdout is not None
     process.stdout.close()
     process.stdout = None
     _, err = process.communicate()
-    assert (process.returncode, err.count(b"Traceback")) == (cli.FINDINGS, 0)
+    assert (process.returncode, err.count(b"Traceback")) == (FINDINGS, 0)

@@ -16,20 +16,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from services.common.tmp_redirect import cli
-from services.common.tmp_redirect.scan import logs, report, streams
+from services.common.tmp_redirect.command_output import CONFIGURATION, FINDINGS, OK, USAGE
+from services.common.tmp_redirect.scan import logs, streams
 from services.common.tmp_redirect.scan.paths import system_temp_paths
+
+pytestmark = pytest.mark.usefixtures("no_settings")
 
 EVIDENCE = (
     "[2025-12-04 08:43:28,748: INFO/ForkPoolWorker-31] 开始压缩目录: "
     "/share/workflows/task_id/cropped_images/frames -> /tmp/frames_compressed_1764837808_c0febec5.zip"
 )
-
-
-@pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("TMP_REDIRECT")]:
-        monkeypatch.delenv(name)
 
 
 def scan_logs(*arguments: object) -> int:
@@ -179,7 +175,7 @@ def test_any_text_can_be_scanned(text: str) -> None:
 def test_the_line_is_named_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "worker.log"
     log.write_text(f"\n{EVIDENCE}\n", encoding="utf-8")
-    assert scan_logs(log) == cli.FINDINGS == 1
+    assert scan_logs(log) == FINDINGS == 1
     output = capsys.readouterr()
     assert output.out == f"{log}:2: /tmp/frames_compressed_1764837808_c0febec5.zip: {EVIDENCE}\n"
     assert output.err == "tmp-redirect scan-logs: 1 system-temp path in 1 file\n"
@@ -188,7 +184,7 @@ def test_the_line_is_named_and_shown(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_clean_log_is_status_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "log"
     log.write_text("/share/workflows/x/tmp/y\n")
-    assert scan_logs(log, log) == cli.OK == 0
+    assert scan_logs(log, log) == OK == 0
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err == "tmp-redirect scan-logs: no system-temp paths in 2 files\n"
@@ -315,10 +311,10 @@ def test_bad_prefixes_and_settings_are_told(
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         scan_logs("--allow", "/share/x", tmp_path)
-    assert ended.value.code == cli.USAGE
+    assert ended.value.code == USAGE
     assert "'/share/x': absolute paths below /tmp" in capsys.readouterr().err
     monkeypatch.setenv("TMP_REDIRECT_ROOT", "relative")
-    assert scan_logs(tmp_path) == cli.CONFIGURATION == 78
+    assert scan_logs(tmp_path) == CONFIGURATION == 78
     assert capsys.readouterr().err.startswith("tmp-redirect scan-logs: TMP_REDIRECT_ROOT='relative' is not allowed")
 
 
@@ -327,7 +323,7 @@ def test_a_missing_file_is_a_usage_error_before_anything_is_scanned(
 ) -> None:
     log = tmp_path / "log"
     log.write_text("/tmp/x")
-    assert scan_logs(log, tmp_path / "missing") == cli.USAGE
+    assert scan_logs(log, tmp_path / "missing") == USAGE
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err == f"tmp-redirect scan-logs: no such file: {tmp_path}/missing\n"
@@ -340,30 +336,22 @@ def test_what_cannot_be_read_is_told_and_never_fine(tmp_path: Path, capsys: pyte
     broken.write_bytes(gzip.compress(b"x" * 1000)[:20] + b"\xff" * 100)
     clean = tmp_path / "clean"
     clean.write_text("")
-    assert scan_logs(tmp_path, torn, broken, clean) == cli.USAGE
+    assert scan_logs(tmp_path, torn, broken, clean) == USAGE
     said = capsys.readouterr().err.splitlines()
     assert [line.split(" was not read to its end: ")[0] for line in said[:3]] == [
         f"tmp-redirect scan-logs: {path}" for path in (tmp_path, torn, broken)
     ]
     assert said[3] == "tmp-redirect scan-logs: no system-temp paths in 4 files, 3 of them not read to the end"
     clean.write_text("/tmp/x")
-    assert scan_logs(tmp_path, clean) == cli.FINDINGS
+    assert scan_logs(tmp_path, clean) == FINDINGS
 
 
-COMMAND = """
-import argparse, sys
-from services.common.tmp_redirect.scan import logs
-parser = argparse.ArgumentParser()
-logs.add_arguments(parser)
-sys.exit(logs.run(parser.parse_args()))
-"""
+COMMAND = [sys.executable, "-m", "services.common.tmp_redirect", "scan-logs"]
 
 
 def in_a_process(*arguments: str, **options: object) -> subprocess.Popen[bytes]:
     pipe = subprocess.PIPE
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *arguments], stdin=pipe, stdout=pipe, stderr=pipe, **options
-    )  # type: ignore[call-overload]
+    return subprocess.Popen([*COMMAND, *arguments], stdin=pipe, stdout=pipe, stderr=pipe, **options)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
@@ -384,10 +372,5 @@ def test_a_finding_is_printed_while_the_log_is_written_and_the_reader_may_leave(
     process.stdout.close()
     process.stdout = None
     _, err = process.communicate(b"/tmp/x\n" * 10_000)
-    assert process.returncode == cli.FINDINGS
+    assert process.returncode == FINDINGS
     assert b"Traceback" not in err
-
-
-def test_the_statuses_are_those_of_the_command_line() -> None:
-    for name in ("OK", "FINDINGS", "USAGE", "CONFIGURATION"):
-        assert getattr(report, name) == getattr(cli, name)

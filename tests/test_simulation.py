@@ -25,7 +25,7 @@ from benchmarks.simulation.operations import (
     paths,
     play,
 )
-from benchmarks.simulation.recorder import Recorder
+from benchmarks.simulation.recorder import HOLDER, Recorder
 from benchmarks.simulation.server import Model
 from benchmarks.simulation.system import Instead, System
 from benchmarks.simulation.worker import Task
@@ -36,7 +36,6 @@ from services.common.tmp_redirect.settings import current
 from tests.conftest import REPOSITORY
 
 STEADY = Model(spread=0.0)
-HOLDER = re.compile(r"~[^~/]+~[0-9a-f-]+~\d+~\d+~\d+~\d+")
 FAILED, OURS = "failed~wf", "ours~gateway~0~0~1~1~1"
 FAILS = Situation("", "failed", (), state="FAILURE")
 EVERY = [*SITUATIONS, Situation("none", "none", ())]

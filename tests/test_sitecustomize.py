@@ -136,7 +136,7 @@ def test_the_parent_that_user_code_imports_raises_as_it_would(
     assert "was executed" in done.stderr
 
 
-def shadowed(directory: Path, text: str) -> Path:
+def foreign(directory: Path, text: str = "") -> Path:
     directory.mkdir()
     (directory / "sitecustomize.py").write_text(text, encoding="utf-8")
     return directory
@@ -146,7 +146,7 @@ def shadowed(directory: Path, text: str) -> Path:
 def test_the_shadowed_sitecustomize_runs_once(
     python: str, tmp_path: Path, overlay: Path, shim_env: dict[str, str], value: str
 ) -> None:
-    further = shadowed(tmp_path / "further", "import sys\nsys.stderr.write(f'ran as {__name__}\\n')\nanswer = 42\n")
+    further = foreign(tmp_path / "further", "import sys\nsys.stderr.write(f'ran as {__name__}\\n')\nanswer = 42\n")
     env = {**shim_env, "TMP_REDIRECT": value, "PYTHONPATH": f"{overlay}:{further}"}
     done = run(python, "import sitecustomize; assert sitecustomize.answer == 42", env)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "ran as sitecustomize\n")
@@ -161,7 +161,7 @@ def test_the_shadowed_sitecustomize_runs_once(
 def test_its_failure_looks_as_it_would_without_us(
     python: str, tmp_path: Path, overlay: Path, shim_env: dict[str, str], text: str, verbose: dict[str, str]
 ) -> None:
-    further = shadowed(tmp_path / "further", text)
+    further = foreign(tmp_path / "further", text)
     env = {**shim_env, **verbose}
     ours = run(python, "pass", {**env, "PYTHONPATH": f"{overlay}:{further}"})
     stock = run(python, "pass", {**env, "PYTHONPATH": str(further)})
@@ -179,7 +179,7 @@ def test_two_copies_on_the_path_load_one_shim(
     second = tmp_path / "second"
     second.mkdir()
     lay_over(second)
-    further = shadowed(tmp_path / "further", "import sys\nsys.stderr.write('once\\n')\n")
+    further = foreign(tmp_path / "further", "import sys\nsys.stderr.write('once\\n')\n")
     env = {**shim_env, "PYTHONPATH": f"{overlay}:{second}:{further}:{overlay}"}
     code = f"import services.common.tmp_redirect as t; assert t.__file__.startswith({str(overlay)!r}), t.__file__"
     done = run(python, code, env)

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from services.common.tmp_redirect.lifecycle import shown, status, status_command
+from services.common.tmp_redirect import shown
+from services.common.tmp_redirect.lifecycle import status, status_command, sweep
 from services.common.tmp_redirect.settings import Settings
 from tests.conftest import SYSTEM_TEMP
-from tests.test_sweep import DAY, ELSEWHERE, as_nobody, env, listing, mark, settings, user_of, workspace  # noqa: F401
+from tests.test_sweep import DAY, ELSEWHERE, as_nobody, listing, mark, settings, user_of, workspace  # noqa: F401
 from tests.test_workspace import open_up
 
 COMMAND = [sys.executable, "-m", "services.common.tmp_redirect", "status"]
@@ -28,7 +29,7 @@ Read = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def run(env: dict[str, str], root: Path) -> Run:  # noqa: F811 - a fixture
+def run(env: dict[str, str], root: Path) -> Run:
     """Runs the command in a process of its own, which must not change the root."""
 
     def run(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -94,7 +95,7 @@ def test_what_each_workspace_takes(read: Read, root: Path) -> None:
     assert result["totals"]["bytes"] == sum(entry["bytes"] for entry in result["workspaces"])
 
 
-def test_who_uses_it(read: Read, env: dict[str, str], root: Path) -> None:  # noqa: F811
+def test_who_uses_it(read: Read, env: dict[str, str], root: Path) -> None:
     workspace(root, "here", "x")
     workspace(root, "elsewhere", "x")
     began = mark(root, "elsewhere", f"{ELSEWHERE}.cut=28=1=29=", 60).stat().st_mtime
@@ -153,6 +154,17 @@ def test_why_it_is_kept(
     assert found.not_begun == [name[len("pending~") :] for name, age in marks if "pending" in name and age == 60]
     assert found.failed == [name[len("failed~") :] for name, _ in marks if "failed" in name]
     assert found.over is any(name == "over" for name, _ in marks)
+
+
+@pytest.mark.parametrize("keep", ["none", "all"])
+def test_a_failure_keeps_nothing_where_keep_says_so(keep: str, root: Path) -> None:
+    """As the sweep sees it."""
+    workspace(root, "a", "x")
+    mark(root, "a", "failed~1")
+    mark(root, "a", "over")
+    settings = Settings({"TMP_REDIRECT_ROOT": str(root), "TMP_REDIRECT_KEEP": keep})  # noqa: F811
+    assert [found.kind for found in status.workspaces(settings)] == ["ended while in use"]
+    assert sweep.sweep(settings, dry_run=True).removed == [f"{root}/a/tmp"]
 
 
 def test_leases_without_a_workspace(read: Read, root: Path) -> None:
@@ -229,7 +241,7 @@ def test_the_largest_come_first(run: Run, root: Path) -> None:
 
 @pytest.mark.parametrize("with_rich", [True, False])
 def test_hostile_names(
-    env: dict[str, str],  # noqa: F811
+    env: dict[str, str],
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -266,7 +278,7 @@ def test_hostile_names(
 
 
 def test_without_rich_columns_are_aligned(
-    env: dict[str, str],  # noqa: F811
+    env: dict[str, str],
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -285,7 +297,7 @@ def test_without_rich_columns_are_aligned(
     assert heading.index("kept") == second.index("used 0s ago") == first.index("used 0s ago") + 5  # as many are wide
 
 
-def test_ten_thousand_within_seconds(env: dict[str, str], root: Path) -> None:  # noqa: F811
+def test_ten_thousand_within_seconds(env: dict[str, str], root: Path) -> None:
     for number in range(10_000):
         directory = root / f"wf-{number}" / "tmp"
         directory.mkdir(parents=True)
@@ -315,7 +327,7 @@ def test_workspaces_come_one_at_a_time(settings: Settings, root: Path) -> None: 
     assert list(found) == []
 
 
-def test_what_can_not_be_read_says_so(env: dict[str, str], root: Path) -> None:  # noqa: F811
+def test_what_can_not_be_read_says_so(env: dict[str, str], root: Path) -> None:
     open_up(root)
     workspace(root, "tmp-hidden", "x").chmod(0o700)
     workspace(root, "all-hidden", "x").parent.chmod(0o700)
@@ -353,7 +365,7 @@ def test_the_shim_may_be_on_or_off(read: Read, root: Path, mode: str) -> None:
     assert set(read(TMP_REDIRECT=mode)["of"]) == {"a"}
 
 
-def test_a_full_or_read_only_root_can_be_looked_at(env: dict[str, str], read: Read, root: Path) -> None:  # noqa: F811
+def test_a_full_or_read_only_root_can_be_looked_at(env: dict[str, str], read: Read, root: Path) -> None:
     workspace(root, "a", "x")
     assert set(read(TMP_REDIRECT_MIN_FREE="9999T")["of"]) == {"a"}
     open_up(root)
@@ -390,7 +402,7 @@ def test_nonsense_is_said_in_one_line(
 
 
 @pytest.mark.parametrize("arguments", [["--limit", "0"], ["--json"]])
-def test_head_may_end_early(env: dict[str, str], root: Path, arguments: list[str]) -> None:  # noqa: F811
+def test_head_may_end_early(env: dict[str, str], root: Path, arguments: list[str]) -> None:
     for number in range(1000):
         (root / f"{number}-{'x' * 200}" / "tmp").mkdir(parents=True)
     with subprocess.Popen([*COMMAND, *arguments], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
@@ -408,7 +420,7 @@ def test_an_encoding_that_knows_no_bars(run: Run, root: Path) -> None:
     assert "############" in done.stdout and "\\u5de5" in done.stdout
 
 
-def test_watch_shows_what_changes_until_ctrl_c(env: dict[str, str], root: Path) -> None:  # noqa: F811
+def test_watch_shows_what_changes_until_ctrl_c(env: dict[str, str], root: Path) -> None:
     for number in range(50):
         workspace(root, f"first-{number}", "x")
     above, below = pty.openpty()
@@ -439,7 +451,7 @@ def test_watch_shows_what_changes_until_ctrl_c(env: dict[str, str], root: Path) 
 
 
 def test_watch_without_rich(
-    env: dict[str, str],  # noqa: F811
+    env: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

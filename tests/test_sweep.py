@@ -41,12 +41,6 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def env(shim_env: dict[str, str]) -> dict[str, str]:
-    """Without the shim: the command doesn't need it."""
-    return {name: value for name, value in shim_env.items() if name != "TMP_REDIRECT"}
-
-
-@pytest.fixture
 def settings(env: dict[str, str]) -> Settings:
     return Settings(env)
 

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 CHANGES = ("mkdir", "rename", "unlink", "rmdir", "chmod")
+HOLDER = re.compile(r"~[^~/]+~[0-9a-f-]+~\d+~\d+~\d+~\d+")
 _CALLS = (*CHANGES, "open", "stat", "fstat", "access", "statvfs", "listdir", "scandir")
 _TESTS = ("exists", "lexists", "isdir", "islink")
-_HOLDER = re.compile(r"~[^~/]+~[0-9a-f-]+~\d+~\d+~\d+~\d+")
 
 
 class Recorder:
@@ -63,4 +63,4 @@ class Recorder:
         return call
 
     def _plain(self, name: str) -> str:
-        return _HOLDER.sub("~holder", name.replace(self._root, "<root>"))
+        return HOLDER.sub("~holder", name.replace(self._root, "<root>"))

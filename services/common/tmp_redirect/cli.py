@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from typing import NoReturn
 
-OK, FINDINGS, USAGE, CONFIGURATION = 0, 1, 2, 78  # 78 is EX_CONFIG of sysexits.h
 OUTPUT = 74  # EX_IOERR
 ANYWHERE = ("scan", "scan-logs")  # the rest is for Linux
 INTERRUPTED, PIPE_ENDED = 128 + 2, 128 + 13  # as shells have it for SIGINT and SIGPIPE
@@ -79,8 +78,9 @@ def _run(words: Sequence[str]) -> int:
     if name and name not in _names():
         parser(()).error(_no_such_command(name))
     if name and sys.platform != "linux" and name not in ANYWHERE:
-        print(f"tmp-redirect {name}: this needs Linux; here are {' and '.join(ANYWHERE)}", file=sys.stderr)
-        return CONFIGURATION
+        from .command_output import CONFIGURATION, say
+
+        return say(name, f"this needs Linux; here are {' and '.join(ANYWHERE)}", CONFIGURATION)
     top = parser({name} if name else ())
     options, unknown = top.parse_known_args(words)
     error: Callable[[str], NoReturn] = getattr(options, "error", top.error)  # the command's shows its own usage

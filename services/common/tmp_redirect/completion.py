@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from . import cli
-from .scan.report import CONFIGURATION, OK, say
+from .command_output import CONFIGURATION, OK, say
 from .setting_values import LAYERS
 from .settings import MODES, Settings
 

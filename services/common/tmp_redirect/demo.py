@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .scan.report import CONFIGURATION, say
+from .command_output import CONFIGURATION, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

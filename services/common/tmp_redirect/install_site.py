@@ -9,8 +9,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+from .command_output import CONFIGURATION, OK, one_line, say
 from .location import HOME, PACKAGE, SITECUSTOMIZE
-from .scan.report import CONFIGURATION, OK, one_line, say
 from .site_files import MODULE, SiteFile, pth_file, sitecustomize_file
 
 _IN_THE_WAY = {

@@ -13,16 +13,15 @@ import shutil
 import signal
 import sys
 
+from .command_output import CONFIGURATION, USAGE, one_line, say
 from .errors import InvalidWorkflowId, KernelLayerError, SettingsError, WorkspaceError
 from .kernel import MARK, install
-from .lifecycle.shown import add_root
-from .location import SITECUSTOMIZE
-from .scan.report import CONFIGURATION, USAGE, one_line, say
+from .location import AUTOLOAD, SITECUSTOMIZE
+from .root_option import add_root
 from .settings import DIRECTORIES, Settings
 from .workspace import check_root, prepare, prepare_outside
 
 _CANNOT_RUN, _NOT_FOUND = 126, 127  # as shells have it
-_HOME = os.path.dirname(SITECUSTOMIZE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +98,6 @@ def _for_the_command(settings: Settings, env: dict[str, str]) -> dict[str, str]:
         install(settings)
         changes[MARK] = os.environ.get(MARK, "")
     paths = env.get("PYTHONPATH", "").split(os.pathsep) if env.get("PYTHONPATH") else []
-    if _HOME not in paths:
-        changes["PYTHONPATH"] = os.pathsep.join([_HOME, *paths])
+    if AUTOLOAD not in paths:
+        changes["PYTHONPATH"] = os.pathsep.join([AUTOLOAD, *paths])
     return changes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .scan.report import CONFIGURATION, FINDINGS, OK, one_line, say
+from .command_output import CONFIGURATION, FINDINGS, OK, one_line, say
 from .site_files import SiteFile, pth_file, sitecustomize_file
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 
-from ..scan.report import CONFIGURATION, say, tolerant_stdout
+from ..command_output import CONFIGURATION, say, tolerant_stdout
 from ..startup import uninstall
 from . import configuration, directories, layers, leftovers, loading, root, sockets, versions
 from .bounded import bounded

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 
-from ..lifecycle.shown import age, count, size
 from ..lifecycle.status import is_left_over
 from ..lifecycle.trees import READ, statuses
 from ..settings import SYSTEM_TEMP, is_system_temp
+from ..shown import age, count, size
 from .case import Case
 from .finding import Finding
 

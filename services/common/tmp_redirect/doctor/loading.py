@@ -9,7 +9,7 @@ from importlib.machinery import PathFinder
 from importlib.util import cache_from_source
 from pathlib import Path
 
-from ..location import PACKAGE, SITECUSTOMIZE
+from ..location import AUTOLOAD, PACKAGE
 from .case import Case
 from .finding import Finding
 from .interpreter import SECONDS, bypassing
@@ -99,7 +99,7 @@ def python_path(case: Case) -> Iterator[Finding]:
         yield Finding("PYTHONPATH", "ok", (value or "unset") + reason)
     else:
         text = f"{value or 'unset'}: it doesn't lead to the sitecustomize.py of the shim"
-        advice = f"PYTHONPATH={os.pathsep.join([os.path.dirname(SITECUSTOMIZE), *entries])}"
+        advice = f"PYTHONPATH={os.pathsep.join([AUTOLOAD, *entries])}"
         yield Finding("PYTHONPATH", "problem", text, f"{advice}, or run tmp-redirect install-site")
 
 

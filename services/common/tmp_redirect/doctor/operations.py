@@ -15,16 +15,15 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-from ..lifecycle.leases import holder_is_alive, names, new_name
+from ..lifecycle.leases import NEW, holder_is_alive, names, new_name
 from ..lifecycle.removal import remove
+from ..lifecycle.trees import READ
 from ..settings import Settings
 from ..workspace import open_existing
 from .finding import Finding
 
 KIND = ".doctor"  # a workflow id can't begin so
 MOST_SKEW = 60  # seconds
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def operations(settings: Settings) -> Iterator[Finding]:
@@ -35,7 +34,7 @@ def operations(settings: Settings) -> Iterator[Finding]:
         name = new_name(KIND)
         try:
             posix.mkdir(name, 0o700, dir_fd=root)
-            directory = posix.open(name, _DIRECTORY, dir_fd=root)
+            directory = posix.open(name, READ, dir_fd=root)
             try:
                 yield from _try(directory, settings)
             finally:
@@ -66,12 +65,12 @@ def _try(directory: int, settings: Settings) -> Iterator[Finding]:
 
 def _exclusive_creation(directory: int) -> Iterator[Finding]:
     try:
-        os.close(posix.open("file", _NEW, 0o600, dir_fd=directory))
+        os.close(posix.open("file", NEW, 0o600, dir_fd=directory))
     except OSError as error:
         yield _failed(f"making a file fails: {error.strerror}")
         return
     try:
-        os.close(posix.open("file", _NEW, 0o600, dir_fd=directory))
+        os.close(posix.open("file", NEW, 0o600, dir_fd=directory))
     except FileExistsError:
         return
     yield _failed("open(O_CREAT | O_EXCL) makes a file that exists: two processes may take one lease")
@@ -81,7 +80,7 @@ def _renaming_and_removal(directory: int) -> Iterator[Finding]:
     """As a purge does it, while a file in the workspace is still open."""
     try:
         posix.mkdir("workspace", 0o700, dir_fd=directory)
-        opened = posix.open("workspace/file", _NEW, 0o600, dir_fd=directory)
+        opened = posix.open("workspace/file", NEW, 0o600, dir_fd=directory)
         try:
             posix.rename("workspace", "away", src_dir_fd=directory, dst_dir_fd=directory)
             posix.stat("away/file", dir_fd=directory)
@@ -137,7 +136,7 @@ def _locks(directory: int) -> Iterator[Finding]:
 def _clock(directory: int) -> Finding:
     before = time.time()
     try:
-        os.close(posix.open("clock", _NEW, 0o600, dir_fd=directory))
+        os.close(posix.open("clock", NEW, 0o600, dir_fd=directory))
         skew = os.stat("clock", dir_fd=directory).st_mtime - before
     except OSError as error:
         return Finding("clock", "note", f"the file server's clock can't be read: {error.strerror}")

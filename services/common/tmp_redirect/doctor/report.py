@@ -8,8 +8,8 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from ..lifecycle.shown import console, count, has_rich
-from ..scan.report import one_line
+from ..command_output import one_line
+from ..shown import console, count, has_rich
 from .finding import SUBJECTS, WEIGHTS, Finding
 
 _STYLES = {"ok": "green", "note": "cyan", "problem": "bold yellow", "stops": "bold red"}

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 
 from ..errors import WorkspaceError
-from ..lifecycle.shown import size
 from ..settings import Settings
+from ..shown import size
 from ..workspace import check_root
 from .case import Case
 from .finding import Finding, from_message

@@ -21,7 +21,6 @@ from ..lifecycle.leases import OVER, mark, quote, turn
 from ..lifecycle.purge import purge
 from ..observers import tell
 from ..scope import owe
-from ..settings import Settings
 from ..settings import current as current_settings
 from ..workflow_id import check
 

@@ -189,7 +189,7 @@ def kind_of(name: str) -> str:
 
 
 def holder_of(name: str) -> Holder | None:
-    """Who wrote the lease or purge `name`; `None` for what no process of ours has written."""
+    """Who wrote the lease or purge `name`; `None` for anything else."""
     return parse("~".join(name.split("~")[1:6]))
 
 

@@ -13,8 +13,8 @@ from contextlib import suppress
 from ..errors import WorkspaceError
 from ..settings import LEASES, OUTSIDE, Settings
 from ..workspace import open_existing
-from .holders import Holder, own_holder, parse
-from .leases import HELD, holder_is_alive, kind_of, names, remove
+from .holders import Holder, own_holder
+from .leases import HELD, holder_is_alive, holder_of, kind_of, names, remove
 from .sweep import ids
 
 
@@ -76,7 +76,7 @@ def _numbers_in_namespaces() -> dict[int, list[int]]:
 
 
 def _is_seen(name: str, numbers: dict[int, list[int]]) -> bool:
-    holder, own = parse("~".join(name.split("~")[1:6])), own_holder()
+    holder, own = holder_of(name), own_holder()
     return (
         holder is not None
         and holder.boot == own.boot

@@ -10,9 +10,9 @@ import posix  # its open is not guarded: nothing is created here
 
 from .trees import MOST_NAMED, Descent, Directory
 
-_PASSES = 3  # over a directory in which something new appears each time
+PASSES = 3  # over a directory in which something new appears each time
+NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 _CLOSED = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 class Removed:
@@ -107,7 +107,7 @@ class _Removal:
         try:
             os.rmdir(name, dir_fd=above)  # a mount point is busy, and its mode not ours to change
         except OSError as error:
-            if error.errno not in _NOT_EMPTY:
+            if error.errno not in NOT_EMPTY:
                 raise
         else:
             self.done.entries += 1
@@ -166,7 +166,7 @@ class _Removal:
         except OSError as error:
             failure = error
         is_kept = self.done.deferred_count > deferred
-        if failure is not None and failure.errno in _NOT_EMPTY and not is_kept and passes < _PASSES:
+        if failure is not None and failure.errno in NOT_EMPTY and not is_kept and passes < PASSES:
             self.begun[-1] = (passes + 1, deferred)
             self._empty(directory)
             return

@@ -21,10 +21,11 @@ from ..guard.journal import NAME as JOURNAL
 from ..libraries import VARIABLES as LIBRARIES
 from ..settings import CACHE, LEASES, OUTSIDE, TMP, TRASH, Settings, is_below
 from ..workspace import GONE, open_existing
-from .holders import own_holder, parse
-from .leases import HELD, holder_is_alive, kind_of, names, remove, unquoted
+from .holders import own_holder
+from .leases import HELD, holder_is_alive, holder_of, kind_of, names, remove, unquoted
 from .out_of_sight import release
 from .purge import Outcome
+from .removal import NOT_EMPTY, PASSES
 from .removal import remove as remove_tree
 from .sweep import Progress, Sweep, is_id, sweep
 from .trees import READ, Descent, usage
@@ -34,8 +35,6 @@ _OTHER_MARKS = ("failed", "over", "ours")
 _SOCKETS = re.compile(r"(\d+)-\w{8}")  # the directory of a process
 _HEARTBEAT = re.compile(r"wgunicorn-\w{8}")
 _NOT_A_DIRECTORY = (errno.ENOTDIR, errno.ELOOP)
-_PASSES = 3  # over a directory in which something new appears each time
-_NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 
 _Entry = Callable[[int, str, str], bool]
 
@@ -54,7 +53,7 @@ class User:
     alive: bool | None
 
 
-class Removal(Sweep):
+class SweepOfAll(Sweep):
     """What was done so far, or in a dry run would be.
 
     `users` keep workspaces, and with them the shim's own directories, of which `own` are the paths that were removed.
@@ -75,12 +74,12 @@ class Removal(Sweep):
 
 def remove_all(
     settings: Settings,
-    done: Removal | None = None,
+    done: SweepOfAll | None = None,
     *,
     others_stopped: bool = False,
     dry_run: bool = False,
     progress: Progress = lambda *_: None,
-) -> Removal:
+) -> SweepOfAll:
     """Remove every workspace that nobody uses, of whatever age, and then what else the shim has made.
 
     What other hosts and PID namespaces hold, and tasks that have not ended, count until `TMP_REDIRECT_TTL`; with
@@ -88,7 +87,7 @@ def remove_all(
     `progress` and `done` as of `sweep`. Raises `WorkspaceError` where the root can't be used, or with `others_stopped`
     no process can be seen.
     """
-    done = Removal() if done is None else done
+    done = SweepOfAll() if done is None else done
     if others_stopped:
         done.ignored = frozenset(release(settings, dry_run=dry_run))
     sweep(settings, float("-inf"), dry_run=dry_run, progress=progress, done=done)
@@ -104,17 +103,17 @@ def _user(path: str, name: str) -> User:
     kind, _, rest = name.partition("~")
     if kind == "pending":
         return User(path, None, None, unquoted(rest), None)
-    *parts, label = (*name.split("~", 7)[1:], *[""] * 7)[:7]
-    holder = parse("~".join(parts[:5]))
+    holder = holder_of(name)
     if holder is None:
         return User(path, None, None, name, None)
+    *_, label = (rest + "~").split("~")[:7]
     return User(path, holder.host, holder.pid, unquoted(label) or kind, holder.is_alive())
 
 
 class _OwnDirectories:
     """Those that the shim shares among workflows: each entry is one that it makes, or stays and is named."""
 
-    def __init__(self, settings: Settings, done: Removal, *, dry_run: bool) -> None:
+    def __init__(self, settings: Settings, done: SweepOfAll, *, dry_run: bool) -> None:
         self.settings = settings
         self.done = done
         self.dry_run = dry_run
@@ -139,7 +138,7 @@ class _OwnDirectories:
 
     def _remove(self, root: int, name: str, path: str, entry: _Entry) -> None:
         done = self.done
-        for _ in range(_PASSES):
+        for _ in range(PASSES):
             if self._clear(root, name, path, entry):
                 done.own.append(path)
                 return
@@ -160,7 +159,7 @@ class _OwnDirectories:
         except OSError as error:
             if error.errno in _NOT_A_DIRECTORY:
                 return self._stays(path)
-            if error.errno not in (*GONE, *_NOT_EMPTY):
+            if error.errno not in (*GONE, *NOT_EMPTY):
                 self.done.deferred.append((path, str(error.strerror)))
             return error.errno in GONE
         finally:

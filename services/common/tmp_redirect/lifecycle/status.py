@@ -14,10 +14,9 @@ from fnmatch import fnmatchcase
 from functools import partial
 
 from ..settings import LEASES, OUTSIDE, SYSTEM_TEMP, TMP, TRASH, Settings, is_below
+from ..shown import age
 from ..workspace import check_root, open_existing
-from .holders import parse
-from .leases import OVER, names, unquoted
-from .shown import age
+from .leases import OVER, borrowed, holder_of, names, unquoted
 from .sweep import ids
 from .trees import READ, Usage, usage
 
@@ -159,7 +158,7 @@ def _workspace(settings: Settings, workflow: str | None, now: float) -> Iterator
         files = _files(settings, workflow)
         for name, since in files.items():
             _note(workspace, name, since, now - settings.ttl)
-        workspace.kind, workspace.kept = _why(workspace, now, settings.ttl)
+        workspace.kind, workspace.kept = _why(workspace, now, settings)
     except OSError as error:
         workspace.kind, workspace.kept = UNREADABLE, f"can't be read: {error.strerror}"
     if workspace.inodes or files or workspace.kind == UNREADABLE:  # else a workflow without a workspace
@@ -198,14 +197,15 @@ def _files(settings: Settings, workflow: str | None) -> dict[str, float]:
 
 def _note(workspace: Workspace, name: str, since: float, counts_from: float) -> None:
     """Add what the file `name` among the leases says; what none of ours has written says nothing."""
+    name = borrowed(name) or name
     kind, _, rest = name.partition("~")
     if kind == "lease":
-        *holder, _number, label = (rest + "~").split("~")[:7]
-        parsed = parse("~".join(holder))
-        if parsed is not None:
-            alive = parsed.is_alive()
+        *_, label = (rest + "~").split("~")[:7]
+        holder = holder_of(name)
+        if holder is not None:
+            alive = holder.is_alive()
             counts = alive or (alive is None and since >= counts_from)
-            workspace.leases.append(Lease(parsed.host, parsed.pid, unquoted(label), since, alive, counts))
+            workspace.leases.append(Lease(holder.host, holder.pid, unquoted(label), since, alive, counts))
     elif kind == "pending" and since >= counts_from:
         workspace.not_begun.append(unquoted(rest))
     elif kind == "failed":
@@ -214,19 +214,19 @@ def _note(workspace: Workspace, name: str, since: float, counts_from: float) -> 
         workspace.over = True
 
 
-def _why(workspace: Workspace, now: float, ttl: float) -> tuple[str, str]:
+def _why(workspace: Workspace, now: float, settings: Settings) -> tuple[str, str]:
     """What a sweep with the TTL would find, in its order."""
     if any(lease.counts for lease in workspace.leases):
         return "in use", "in use"
     if workspace.not_begun:
         return "a task has not ended", "a task has not ended"
-    if workspace.over and not workspace.failed:
+    if workspace.over and not (workspace.failed and settings.keep == "failed"):
         return "ended while in use", "ended while in use: the next sweep removes it"
-    if workspace.newest <= now - ttl:
+    if workspace.newest <= now - settings.ttl:
         return "due", "due"
     if workspace.failed:
-        return "a task failed", f"a task failed: swept after {age(ttl)}"
-    return YOUNG, f"used {age(now - workspace.newest)} ago: swept after {age(ttl)}"
+        return "a task failed", f"a task failed: swept after {age(settings.ttl)}"
+    return YOUNG, f"used {age(now - workspace.newest)} ago: swept after {age(settings.ttl)}"
 
 
 def _pile(path: str, is_counted: Callable[[str], bool]) -> Pile:

@@ -15,10 +15,11 @@ from dataclasses import asdict
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from ..command_output import CONFIGURATION, OK, USAGE, one_line, say, tolerant_stdout
 from ..errors import SettingsError, WorkspaceError
-from ..scan.report import CONFIGURATION, OK, USAGE, one_line, say, tolerant_stdout
+from ..root_option import add_root, settings_for
 from ..settings import Settings
-from .shown import add_root, age, bar, console, count, has_rich, plain_table, rich_table, settings_for, size
+from ..shown import age, bar, console, count, has_rich, plain_table, rich_table, size
 from .status import YOUNG, Lease, Workspace, leftovers, space, trash, workspaces
 
 if TYPE_CHECKING:

@@ -13,12 +13,13 @@ from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from ..command_output import CONFIGURATION, FINDINGS, OK, USAGE, one_line, say, tolerant_stdout
 from ..errors import SettingsError, WorkspaceError
-from ..scan.report import CONFIGURATION, FINDINGS, OK, USAGE, one_line, say, tolerant_stdout
+from ..root_option import add_root, settings_for
 from ..setting_values import duration
 from ..settings import Settings
-from .remove_all import Removal, User, remove_all
-from .shown import add_root, age, count, has_rich, settings_for, size
+from ..shown import age, count, has_rich, size
+from .remove_all import SweepOfAll, User, remove_all
 from .sweep import Sweep, sweep
 
 if TYPE_CHECKING:
@@ -58,10 +59,10 @@ def run(options: argparse.Namespace) -> int:
         return say("sweep", str(error), CONFIGURATION)
     except ValueError as error:
         return say("sweep", str(error), USAGE)
-    done, is_interrupted = Removal() if options.all else Sweep(), False
+    done, is_interrupted = SweepOfAll() if options.all else Sweep(), False
     with _progress() as progress:
         try:
-            if isinstance(done, Removal):
+            if isinstance(done, SweepOfAll):
                 others_stopped: bool = options.others_stopped
                 remove_all(settings, done, others_stopped=others_stopped, dry_run=options.dry_run, progress=progress)
             else:
@@ -75,13 +76,13 @@ def run(options: argparse.Namespace) -> int:
             print(json.dumps(_as_object(done, older_than, dry_run=options.dry_run, is_interrupted=is_interrupted)))
         else:
             print("\n".join(_lines(done, older_than, dry_run=options.dry_run)))
-            if isinstance(done, Removal) and not is_interrupted:
+            if isinstance(done, SweepOfAll) and not is_interrupted:
                 for line in _lines_of_removal(done, settings, options):
                     print(line)
     if is_interrupted:
         rest = "run this again for the rest" if options.all else "the next sweep does the rest"
         return say("sweep", f"interrupted; {rest}", 128 + signal.SIGINT)
-    return FINDINGS if done.deferred or (isinstance(done, Removal) and done.users) else OK
+    return FINDINGS if done.deferred or (isinstance(done, SweepOfAll) and done.users) else OK
 
 
 def _older_than(options: argparse.Namespace, settings: Settings) -> int:
@@ -109,7 +110,7 @@ def _as_object(done: Sweep, older_than: int, *, dry_run: bool, is_interrupted: b
         "inodes": done.inodes,
         "sockets": done.sockets,
     }
-    if isinstance(done, Removal):
+    if isinstance(done, SweepOfAll):
         del found["older_than"]
         found |= {
             "own": sorted(done.own),
@@ -125,7 +126,7 @@ def _with_reasons(found: list[tuple[str, str]]) -> list[dict[str, str]]:
 
 def _lines(done: Sweep, older_than: int, *, dry_run: bool) -> Iterator[str]:
     if dry_run:
-        own = done.own if isinstance(done, Removal) else []
+        own = done.own if isinstance(done, SweepOfAll) else []
         yield from map(one_line, sorted((*done.removed, *done.trash, *own)))
     trash = f" and {count(len(done.trash), 'tree')} in the trash" if done.trash else ""
     yield (
@@ -137,7 +138,7 @@ def _lines(done: Sweep, older_than: int, *, dry_run: bool) -> Iterator[str]:
         reasons = (f"{number:,} {young if why == 'young' else why}" for why, number in done.kept.most_common())
         yield f"kept {count(done.kept.total(), 'workspace')}: {', '.join(map(one_line, reasons))}"
     if done.deferred:
-        following = "run" if isinstance(done, Removal) else "sweep"
+        following = "run" if isinstance(done, SweepOfAll) else "sweep"
         yield f"deferred to the next {following}, {count(len(done.deferred), 'path')}:"
         yield from _named(f"{path}: {why}" for path, why in sorted(done.deferred))
     if done.sockets:
@@ -145,7 +146,7 @@ def _lines(done: Sweep, older_than: int, *, dry_run: bool) -> Iterator[str]:
         yield f"{'would remove' if dry_run else 'removed'} {directories} for sockets of processes that had ended"
 
 
-def _lines_of_removal(done: Removal, settings: Settings, options: argparse.Namespace) -> Iterator[str]:
+def _lines_of_removal(done: SweepOfAll, settings: Settings, options: argparse.Namespace) -> Iterator[str]:
     """What is left, who keeps it, and what to do next."""
     if done.strange:
         yield f"left alone, since the shim has not made it, {count(len(done.strange), 'path')}:"

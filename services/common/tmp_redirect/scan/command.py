@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
+from ..command_output import CONFIGURATION, FINDINGS, OK, USAGE, one_line, say, tolerant_stdout
 from . import lines, python, ruff, targets
 from .finding import Finding, NotChecked
 from .formats import FORMATS
 from .kinds import PYTHON
-from .report import CONFIGURATION, FINDINGS, OK, USAGE, one_line, say, tolerant_stdout
 from .streams import readable
 
 

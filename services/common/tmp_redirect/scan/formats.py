@@ -8,8 +8,8 @@ from dataclasses import asdict
 from urllib.parse import quote
 
 from .. import __version__
+from ..command_output import one_line
 from .finding import ADVICE, HARD_CODED, MKTEMP, Finding
-from .report import one_line
 
 _SHOWN = 120  # characters of the text
 _SUMMARY = {HARD_CODED: "A hard-coded path in system temp", MKTEMP: "A temp file's name without the file"}

@@ -8,11 +8,12 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from ..command_output import CONFIGURATION, FINDINGS, OK, USAGE, one_line, say, tolerant_stdout
 from ..errors import SettingsError
 from ..settings import Settings, is_below
 from . import streams
 from .paths import NAMES, system_temp_paths
-from .report import CONFIGURATION, FINDINGS, OK, USAGE, Results, one_line, say, tolerant_stdout
+from .results import Results
 
 _SHOWN = 160  # characters of a line
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
+from ..command_output import one_line
 from . import ruff
 from .kinds import kind_of
-from .report import one_line
 
 _TABLE = "[tool.tmp-redirect.scan]"
 

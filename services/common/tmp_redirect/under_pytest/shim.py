@@ -11,11 +11,9 @@ import pytest
 
 from .. import startup
 from ..errors import KernelLayerError, SettingsError, WorkspaceError
-from ..location import SITECUSTOMIZE
+from ..location import AUTOLOAD
 from ..settings import SYSTEM_TEMP_PREFIXES, Settings, current
 from ..workspace import check_root
-
-HOME = os.path.dirname(SITECUSTOMIZE)
 
 
 class Environment:
@@ -104,11 +102,11 @@ class Shim:
             startup.install()
         if not _is_found_by_children():
             rest = os.environ.get("PYTHONPATH")
-            self._environment.set("PYTHONPATH", f"{HOME}{os.pathsep}{rest}" if rest else HOME)
+            self._environment.set("PYTHONPATH", f"{AUTOLOAD}{os.pathsep}{rest}" if rest else AUTOLOAD)
 
 
 def _is_found_by_children() -> bool:
     """Whether an interpreter that is started from here runs our sitecustomize, as this one did or by PYTHONPATH."""
     started_with = getattr(sys.modules.get("sitecustomize"), "__file__", None) or ""
     named = [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    return HOME in named or os.path.dirname(os.path.abspath(started_with)) == HOME
+    return AUTOLOAD in named or os.path.dirname(os.path.abspath(started_with)) == AUTOLOAD

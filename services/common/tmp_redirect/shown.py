@@ -1,17 +1,14 @@
-"""What both commands for people say: sizes, ages, bars and tables, and the settings that they take."""
+"""What commands show to people: sizes, ages, bars and tables."""
 
 from __future__ import annotations
 
-import os
 import sys
 import unicodedata
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from ..scan.report import one_line
-from ..settings import Settings
+from .command_output import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,24 +21,6 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 _BAR = 12  # characters
 
 Column = tuple[str, bool]  # its heading, and whether it is of numbers
-
-
-def add_root(parser: ArgumentParser) -> None:
-    """Add the option `--root` to `parser`."""
-    parser.add_argument(
-        "--root", type=_directory, metavar="DIR", help="the directory of the workflows (TMP_REDIRECT_ROOT)"
-    )
-
-
-def _directory(value: str) -> str:
-    if not value:  # as of a variable that is not set; the default would not be what was meant
-        raise ArgumentTypeError("it is empty; give a directory, or leave the option out")
-    return os.path.abspath(value)
-
-
-def settings_for(options: Namespace) -> Settings:
-    """The settings of the environment, with the root that the options name. Raises `SettingsError`."""
-    return Settings(os.environ if options.root is None else {**os.environ, "TMP_REDIRECT_ROOT": options.root})
 
 
 def size(number: int) -> str:
