@@ -41,9 +41,9 @@ def workspace(root: Path, workflow: str | None) -> str:
 
 
 @pytest.mark.promise
-@pytest.mark.parametrize("workflow", [None, "wf-1"])
+@pytest.mark.parametrize("workflow", [None, "wf-1", "--"])
 def test_any_command_uses_the_workspace(run: Run, root: Path, workflow: str | None) -> None:
-    options = [] if workflow is None else ["--workflow", workflow]
+    options = [] if workflow is None else [f"--workflow={workflow}"]
     shell = run(*options, "--", "sh", "-c", "echo $TMPDIR $TMP $TEMP $TEMPDIR; rm $(mktemp)")
     assert (shell.stdout.split(), shell.stderr) == ([workspace(root, workflow)] * 4, "")
     code = "import tempfile; print(tempfile.gettempdir()); open('/tmp/tmp-redirect-x', 'w')"

@@ -17,7 +17,12 @@ def add_root(parser: ArgumentParser) -> None:
 
 def settings_for(options: Namespace) -> Settings:
     """The settings of the environment, with the root that the options name. Raises `SettingsError`."""
-    return Settings(os.environ if options.root is None else {**os.environ, "TMP_REDIRECT_ROOT": options.root})
+    return Settings(os.environ if options.root is None else {**os.environ, "TMP_REDIRECT_ROOT": as_given(options.root)})
+
+
+def as_given(value: str | list[str]) -> str:
+    """The value of an option: of `--option=--` argparse makes an empty list before Python 3.13."""
+    return "--" if isinstance(value, list) else value
 
 
 def _directory(value: str) -> str:

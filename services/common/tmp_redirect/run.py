@@ -17,7 +17,7 @@ from .command_output import CONFIGURATION, USAGE, one_line, say
 from .errors import InvalidWorkflowId, KernelLayerError, SettingsError, WorkspaceError
 from .kernel import MARK, install
 from .location import AUTOLOAD, SITECUSTOMIZE
-from .root_option import add_root
+from .root_option import add_root, as_given
 from .settings import DIRECTORIES, Settings
 from .workspace import check_root, prepare, prepare_outside
 
@@ -84,7 +84,7 @@ def _environment(options: argparse.Namespace) -> dict[str, str]:
         "TMP_REDIRECT_ROOT": options.root,
         "TMP_REDIRECT_SCOPE": options.workflow,
     }
-    return {**os.environ, **{name: value for name, value in given.items() if value is not None}}
+    return {**os.environ, **{name: as_given(value) for name, value in given.items() if value is not None}}
 
 
 def _for_the_command(settings: Settings, env: dict[str, str]) -> dict[str, str]:
