@@ -53,7 +53,10 @@ def workers(
     app: str = "celery_app",
     concurrency: int = 1,
 ) -> Iterator[Batches]:
-    """Run a broker and a worker for each environment, whose name is that of its queue."""
+    """Run a broker and a worker for each environment, whose name is that of its queue.
+
+    Raises `RuntimeError` where one that is to have the shim hasn't, or the other way round.
+    """
     from examples.servers import Servers
 
     logs = sides.directory / f"logs-{uuid.uuid4()}"
@@ -65,7 +68,11 @@ def workers(
             path = ":".join(filter(None, (env.get("PYTHONPATH"), here)))
             more = {"PYTHONPATH": path, "BENCHMARK_BROKER": url, "BENCHMARK_QUEUE": name}
             stack.enter_context(servers.celery_worker(name, app, {**env, **more}, concurrency, pool))
-        yield Batches(url)
+        batches = Batches(url)
+        if app == "celery_app":
+            for name, env in env_of.items():
+                batches.check(name, shim=env.get("TMP_REDIRECT") == "enforce")
+        yield batches
 
 
 class Batches:
@@ -103,6 +110,12 @@ class Batches:
             for name in list(kinds)[:: 1 if number % 2 else -1]:
                 seconds[name].append(self.run(kinds[name], tasks))
         return seconds
+
+    def check(self, queue: str, *, shim: bool) -> None:
+        """Raise `RuntimeError` unless a worker has the shim, or hasn't, as it should."""
+        self.send("has_shim", {"said": "has shim"}, queue)
+        if bool(int(self.heard("has shim"))) is not shim:
+            raise RuntimeError(f"the worker {queue} should {'' if shim else 'not '}have the shim")
 
     def process(self, queue: str) -> str:
         """The number of the process that runs a worker's tasks, once it has no garbage left."""

@@ -1,12 +1,13 @@
 """The Celery application that is measured: tasks that do next to nothing, and others that say when or where they run.
 
-Loaded by workers with the shim and without, so it knows nothing of it.
+Loaded by workers with the shim and without, so it knows nothing of it but its name.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -76,6 +77,13 @@ def process(processes: str) -> None:
     gc.collect()
     with _connect() as store:
         store.rpush(processes, os.getpid())
+
+
+@app.task(name="has_shim")  # type: ignore[untyped-decorator]
+def has_shim(said: str) -> None:
+    """Say whether this process has loaded it."""
+    with _connect() as store:
+        store.rpush(said, int("services.common.tmp_redirect" in sys.modules))
 
 
 def workspace(context: dict[str, str]) -> str:
