@@ -26,6 +26,7 @@ HOLDERS = [
     *("", "h~b~n~1~1", "h~b~n~x~1", "h~b~n~٣~1", f"h~b~n~{'9' * 90}~1", "~~~~", "h~b~n~-1~1", "h~b~n~1", "=d800=~1"),
 ]
 LABELS = ["", "~1", "~1~label", "~1~=110000=", "~1~=d800=", "~1~=1b=[31m", "~1~\udcff", "~1~a~b~c", "~\n", "~1~=a="]
+LABELS += ["~1~failed=7e=x", "~1~over", "~1~=2e==2e==2f=beside", "~1~ours=7e==2f==2e==2e==2f==2e==2e==2f=beside"]
 NAMES = [name for name in TRICKY if name not in ("", ".", "..") and not {"/", "\0", "\ud800"} & set(name)]
 NAMES = [name for name in NAMES if len(os.fsencode(name)) < 200]
 NAME = st.sampled_from(NAMES) | st.binary(min_size=1, max_size=8).map(os.fsdecode).filter(

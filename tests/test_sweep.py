@@ -31,6 +31,7 @@ from services.common.tmp_redirect.errors import WorkspaceError
 from services.common.tmp_redirect.integrations import celery_sweep
 from services.common.tmp_redirect.lifecycle import out_of_sight, purge, remove_all, status, sweep, sweep_command
 from services.common.tmp_redirect.lifecycle.holders import Holder
+from services.common.tmp_redirect.lifecycle.leases import quote
 from services.common.tmp_redirect.settings import Settings
 from tests.test_workspace import NOBODY, open_up
 
@@ -506,6 +507,19 @@ def test_a_failure_that_became_the_mark_of_a_purge_still_keeps_the_workspace(
         assert (found.failed, found.over, lifecycle.is_over(settings, "a")) == (["canvas"], True, False)
         assert purge.purge(settings, "a", unless="failed~canvas").state == "kept"
     assert sorted(os.listdir(root / ".leases/a")) == ["failed~canvas", "over"]
+
+
+@pytest.mark.parametrize(
+    "name", ["over", "lease~x", "../../beside", "failed~/../../../beside", "ours~\ud800", "failed~\0", "f" * 90]
+)
+def test_a_mark_of_a_purge_that_somebody_made_up_becomes_no_other_file(
+    name: str, settings: Settings, root: Path
+) -> None:
+    workspace(root, "a", "x")
+    forged = mark(root, "a", f"purge{ELSEWHERE[5:-5]}{quote(name)}", 2 * DAY)
+    before = set(listing(root.parent))
+    assert purge.purge(settings, "a", ttl=DAY, is_due=lambda: False).state == "kept"
+    assert set(listing(root.parent)) == before - {str(forged)}
 
 
 def as_nobody(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -39,6 +39,7 @@ PATIENCE = 10  # seconds that a purge may be in the way of a start; it takes les
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _LONGEST = 120  # characters of a label
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._@:")
+_OF_A_NAME = _PLAIN | {"~", "="}
 
 _number = 0
 
@@ -170,9 +171,13 @@ def retract(directory: int, mark: str) -> None:
 
 
 def borrowed(mark: str) -> str:
-    """The name of the file that became the mark of a purge; empty where none did, and for what is no such mark."""
+    """The name of the file that became the mark of a purge; empty where none did, and for what is no such mark.
+
+    Only a file that nobody waits for becomes one, and whoever may write here can't name any other, or another place.
+    """
     parts = mark.split("~", 7)
-    return unquoted(parts[7]) if parts[0] == "purge" and len(parts) > 7 else ""
+    file = unquoted(parts[7]) if parts[0] == "purge" and len(parts) > 7 else ""
+    return file if kind_of(file) in ("ours", "failed") and _OF_A_NAME.issuperset(file) else ""
 
 
 def names(directory: int) -> list[str]:

@@ -156,7 +156,7 @@ def _announce(directory: int) -> str:
     _users(directory, found, None, 0, clean=True)
     for name in found:
         as_mark = new_name("purge", name)
-        if kind_of(name) in ("ours", "failed") and borrowed(as_mark) == name:  # else it's too long
+        if borrowed(as_mark) == name:
             posix.rename(name, as_mark, src_dir_fd=directory, dst_dir_fd=directory)
             os.utime(as_mark, dir_fd=directory)  # by the clock of the file server, as of one that is new
             return as_mark
