@@ -473,35 +473,43 @@ def test_a_disk_without_inodes_is_swept(shim_env: dict[str, str], root: Path) ->
     assert (result["kept"], result["deferred"]) == ({"in use": 1}, [])
 
 
-@pytest.mark.parametrize("is_killed", [False, True])
+BORROWED = """
+import errno, os, sys
+from services.common.tmp_redirect import lifecycle
+from services.common.tmp_redirect.lifecycle import purge
+from services.common.tmp_redirect.settings import Settings
+
+settings, seen, create = Settings(os.environ), [], purge.create
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+def is_due():
+    if sys.argv[1] == "killed":
+        os._exit(0)
+    purge.create = create
+    seen.append(purge.purge(settings, "a", unless="failed~canvas").state)
+    seen.append(lifecycle.is_over(settings, "a"))
+    return False
+
+purge.create = full
+seen.append(purge.purge(settings, "a", is_due=is_due).state)
+assert seen == ["kept", False, "kept"], seen
+"""
+
+
+@pytest.mark.parametrize("how", ["ends", "killed"])
 def test_a_failure_that_became_the_mark_of_a_purge_still_keeps_the_workspace(
-    root: Path, monkeypatch: pytest.MonkeyPatch, is_killed: bool
+    env: dict[str, str], root: Path, how: str
 ) -> None:
     """To others while it is that, and when the purge has ended or died."""
-    settings = Settings({"TMP_REDIRECT_ROOT": str(root), "TMP_REDIRECT_KEEP": "failed"})
+    env = {**env, "TMP_REDIRECT_KEEP": "failed"}
+    settings = Settings(env)
     workspace(root, "a", "x")
     for name in ("failed~canvas", "over"):
         mark(root, "a", name)
-    seen = []
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def is_due() -> bool:
-        if is_killed:
-            os._exit(0)
-        monkeypatch.undo()
-        seen.append(purge.purge(settings, "a", unless="failed~canvas").state)
-        seen.append("over" if lifecycle.is_over(settings, "a") else "kept")
-        return False
-
-    child = os.fork() if is_killed else 0
-    if not child:
-        monkeypatch.setattr(purge, "create", full)
-        assert purge.purge(settings, "a", is_due=is_due).state == "kept"
-        assert seen == ["kept", "kept"]
-    else:
-        os.waitpid(child, 0)
+    subprocess.run([sys.executable, "-c", BORROWED, how], env=env, check=True)
+    if how == "killed":
         assert len(list(root.glob(".leases/a/purge~*"))) == 1
         (found,) = status.workspaces(settings)
         assert (found.failed, found.over, lifecycle.is_over(settings, "a")) == (["canvas"], True, False)
