@@ -29,7 +29,6 @@ SOAK ?= new
 soak: $(VENV)/test.stamp
 	SOAK=$(SOAK) tests/private-tmp $(BIN)/python -m pytest -s --timeout 1800 \
 		tests/test_trees.py tests/test_path_forms.py tests/test_lifecycle.py tests/test_nfs.py tests/test_ends.py \
-		tests/test_canvas.py::test_a_soft_time_limit_at_any_moment \
 		-k 'not test_ends or killed'
 	tests/private-tmp $(BIN)/python -m tests.soak $(if $(filter-out new,$(SOAK)),--seed $(SOAK))
 
