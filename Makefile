@@ -45,7 +45,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 
-# Every interpreter, with the peers beside it; writes docs/benchmarks.json, its tables and its pictures. Half an hour.
+# Every interpreter, with the peers beside it; writes docs/benchmarks.json, its tables and its pictures. An hour.
 bench: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/bench.py --all --write
 

@@ -71,7 +71,7 @@ def main() -> int:
     except PlaceError as error:
         parser.error(str(error))
     rows, landed = [one for one in found if isinstance(one, Row)], [one for one in found if isinstance(one, Landed)]
-    results = Results(_machine(versions), time.strftime("%Y-%m-%d", time.gmtime(begin)), rows, landed)
+    results = Results(_machine(versions, options.root), time.strftime("%Y-%m-%d", time.gmtime(begin)), rows, landed)
     if options.write:
         report.write(results)
     if options.json:
@@ -98,12 +98,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _machine(versions: Mapping[Path, str]) -> dict[str, object]:
+def _machine(versions: Mapping[Path, str], root: Path) -> dict[str, object]:
     names = (line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line)
     return {
         "processors": len(os.sched_getaffinity(0)),
         "processor": next(names, platform.machine()),
         "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
+        "file system": subprocess.run(
+            ["stat", "--file-system", "--format=%T", root], capture_output=True, text=True, check=True
+        ).stdout.strip(),
         "interpreters": list(versions.values()),
         "this": platform.python_version(),
         "packages": sorted(

@@ -124,7 +124,7 @@ def _bars(axes: Any, rows: Sequence[Row], scale: float, **more: str) -> None:
     sides = list(dict.fromkeys(row.side for row in rows))
     added = [statistics.median(row.added.median for row in rows if row.side == side) * scale for side in sides]
     bars = axes.barh(sides, added, color=[COLOURS[0], *[COLOURS[1]] * len(sides)][: len(sides)], height=0.6)
-    axes.bar_label(bars, [f"{value:,.3g}" for value in added], padding=3)
+    axes.bar_label(bars, [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in added], padding=3)
     axes.set(**more)
     axes.margins(x=0.2)
     axes.invert_yaxis()

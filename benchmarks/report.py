@@ -64,7 +64,8 @@ def _replaced(text: str, name: str, lines: Iterable[str]) -> str:
 def _machine(results: Results) -> list[str]:
     facts = results.machine
     packages = ", ".join(sorted({package.partition(";")[0] for package in facts["packages"]}))
-    where = f"{facts['processors']} processors ({facts['processor']}), {facts['kernel']}"
+    system = f"{facts['kernel']}, files on {facts['file system']}"
+    where = f"{facts['processors']} processors ({facts['processor']}), {system}"
     return [f"{results.date}, {where}; with {facts['this']} where no other is named; {packages}."]
 
 
