@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import report
+from benchmarks.results import Results
 from services.common.tmp_redirect import cli
 from services.common.tmp_redirect.settings import VARIABLES, Settings
 
@@ -54,6 +56,12 @@ def test_each_row_of_the_table_of_propagation_names_a_test() -> None:
     assert len(rows) > 40
     for row in rows:
         assert "`test_" in row.split("|")[3] or row.startswith("| construct"), row
+
+
+def test_the_page_of_benchmarks_has_the_figures_of_its_file() -> None:
+    results = Results.from_json(report.JSON.read_text(encoding="utf-8"))
+    template = report.TEMPLATE.read_text(encoding="utf-8")
+    assert report.PAGE.read_text(encoding="utf-8") == report.page(template, results)
 
 
 @every_document
