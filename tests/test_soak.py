@@ -57,7 +57,8 @@ def in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.promise
 def test_the_books_balance(run: Run) -> None:
     ledger = run(12, "prefork")
-    assert {ledger[what] for what in ("status", "unaccounted for", *WRONG)} == {"0"}, ledger
+    told = "\n".join(f"{what}: {value}" for what, value in ledger.items())
+    assert {ledger[what] for what in ("status", "unaccounted for", *WRONG)} == {"0"}, told
     assert ledger["workflows"].startswith("12, ")
     assert int(ledger["files"].partition(";")[0]) > 100
 
