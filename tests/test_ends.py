@@ -403,6 +403,35 @@ def test_a_process_that_is_killed_after_any_change(tmp_path: Path, overlay: Path
         assert changes > 15
 
 
+@pytest.mark.parametrize("canvas", ["chain", "callback", "chord"])
+def test_a_worker_that_is_halted_at_the_end_of_a_task_while_the_last_one_ends(
+    tmp_path: Path, overlay: Path, helpers: Path, mode: str, canvas: str
+) -> None:
+    """The workflow doesn't end with the task that others follow, and the last one finds somebody in the workspace."""
+    published = 0 if canvas == "chord" else 1  # the mark of the task that this one publishes
+    with ends_at_work(tmp_path, overlay, helpers, mode, "failed", concurrency=1) as site:
+        for changes in (published + 1, published + 2):  # the task's own mark is removed, its lease is
+            wf = site.workflow()
+            until = site.until(wf)
+            halted = Path(f"{until}.halted")
+            halts = site.then("write_and_halt", changes=changes, until=str(until))
+            last = site.then("write", "second", name="last")
+            if canvas == "chain":
+                result = chain(site.task(wf, "write"), halts, last).apply_async()
+            elif canvas == "callback":
+                result = site.client.AsyncResult(f"{wf}-last")
+                site.task(wf, "write").set(link=halts.set(link=last.set(task_id=result.id))).apply_async()
+            else:
+                others = chord([halts, site.then("hold", "second", until=str(halted))], site.then("body", "second"))
+                result = chain(site.task(wf, "write"), others).apply_async()
+            said = answer(result)
+            assert said["directory"] == str(site.root / wf / "tmp")
+            assert answer(site.task(site.workflow(), "write", "second").apply_async()), "the end of the last is over"
+            assert site.wait_until(halted.exists)
+            until.touch()
+            assert site.wait_until(lambda wf=wf: site.is_gone(wf)), (changes, site.left(wf))
+
+
 def test_the_sweep_by_beat(tmp_path: Path, overlay: Path, helpers: Path, mode: str) -> None:
     with ends_at_work(tmp_path, overlay, helpers, mode, "all") as site:
         wf = site.workflow()

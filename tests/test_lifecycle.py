@@ -370,7 +370,7 @@ assert grown() - start < 2**20, grown() - start
 
 FULL = """
 import json, os, sys, tempfile
-from services.common.tmp_redirect.integrations.celery_ends import end, note_published
+from services.common.tmp_redirect.integrations.celery_ends import end, note_ended, note_published
 from services.common.tmp_redirect.scope import enter, leave
 
 root, parts = os.environ["TMP_REDIRECT_ROOT"], int(sys.argv[1])
@@ -378,7 +378,8 @@ marks = lambda: sorted(name for name in os.listdir(f"{root}/.leases/wf") if not 
 is_there = lambda: os.path.isdir(f"{root}/wf/tmp")
 
 def ends(task, state="SUCCESS", **request):
-    end("wf", task, {"root_id": "canvas", **request}, state, comes_again=False)
+    noted = note_ended("wf", task, state, comes_again=False)
+    end("wf", task, {"root_id": "canvas", **request}, state, comes_again=False, noted=noted)
 
 def run(task):
     scope = enter("wf")

@@ -70,9 +70,9 @@ def test_without_the_shim_all_is_misplaced(run: Run, in_haste: None) -> None:
     assert int(ledger["system temp"]) > 0
 
 
-ENDS = ("integrations/celery_ends.py", '    if settings.keep == "all":\n        return\n    pending')
-REMOVE = "    import shutil\n    shutil.rmtree(settings.workspace_of(workflow), ignore_errors=True)\n    pending"
-FORGET = "    return\n    pending"
+ENDS = ("integrations/celery_ends.py", '    if settings.keep == "all":\n        return\n    failure')
+REMOVE = "    import shutil\n    shutil.rmtree(settings.workspace_of(workflow), ignore_errors=True)\n    failure"
+FORGET = "    return\n    failure"
 
 
 @pytest.mark.parametrize(("what", "change"), [("lost", (*ENDS, REMOVE)), ("leaked", (*ENDS, FORGET))])

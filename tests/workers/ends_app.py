@@ -90,6 +90,20 @@ def hold(context: dict[str, Any], name: str, until: str) -> dict[str, Any]:
 
 
 @app.task
+def write_and_halt(context: dict[str, Any], name: str, changes: int, until: str) -> dict[str, Any]:
+    """Halt this process after so many changes that the shim makes from the end of the task on, until `until` exists."""
+    context = leave(context, name)
+
+    def halt() -> None:
+        Path(until + ".halted").touch()
+        while not os.path.exists(until):
+            time.sleep(0.005)
+
+    call_after(changes, halt)
+    return context
+
+
+@app.task
 def kill_once(context: dict[str, Any], name: str, mark: str) -> dict[str, Any]:
     """Be killed in the middle, but not a second time, when the file `mark` exists."""
     context = leave(context, name)

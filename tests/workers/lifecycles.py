@@ -93,8 +93,9 @@ class Task:
         before = current_scope()
         enter(self.workflow, f"app.task:{task_id}")
         use(self.workflow, self.name)
+        noted = celery_ends.note_ended(self.workflow, task_id, self.state, comes_again=False)
         return_to(before)
-        celery_ends.end(self.workflow, task_id, {"root_id": task_id}, self.state, comes_again=False)
+        celery_ends.end(self.workflow, task_id, {"root_id": task_id}, self.state, comes_again=False, noted=noted)
 
 
 class ByHand:

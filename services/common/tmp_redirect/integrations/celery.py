@@ -39,7 +39,7 @@ from ..settings import current as current_settings
 from ..stderr import say
 from ..workflow_id import check
 from ..workspace import check_root, prepare_outside
-from .celery_ends import CANVAS, canvas_of, end, note_published
+from .celery_ends import CANVAS, canvas_of, end, note_ended, note_published
 from .celery_events import install as install_events
 from .celery_events import send_pending
 from .celery_sweep import SWEEP, register
@@ -154,7 +154,8 @@ def _build_tracer(wrapped: Callable[..., Tracer], _: Any, args: tuple[Any, ...],
         return trace  # of no workflow
 
     def trace_task(task_id: str, task_args: Sequence[Any], task_options: Mapping[str, Any], request: Any = None) -> Any:
-        scope, run, workflow = _Returning(), trace, None
+        workflow: Any = None
+        scope, run = _Returning(), trace
         is_eager = not request or request.get("is_eager")
         try:
             try:
@@ -166,21 +167,28 @@ def _build_tracer(wrapped: Callable[..., Tracer], _: Any, args: tuple[Any, ...],
                     run = wrapped(*_with_task_that_raises(error, *args), **options)
                     workflow = workflow if isinstance(error, WorkspaceError) else None
                 result = run(task_id, task_args, task_options, request)
+                counts = workflow is not None and not is_eager
+                if counts:
+                    state, comes_again = _how_it_ended(workflow, task_id, result)
+                    noted = _in_peace(note_ended, workflow, task_id, state, comes_again=comes_again)
             finally:
                 scope.end()
         finally:
             scope.end()  # again: the exception of a soft time limit may have come in the middle of the first
             if not is_eager:
                 send_pending(app, request.get("hostname"))
-        if workflow is not None and not is_eager:
-            _end(workflow, task_id, request, result)
+        if counts:
+            _in_peace(end, workflow, task_id, request, state, comes_again=comes_again, noted=bool(noted))
         return result
 
     return trace_task
 
 
-def _end(workflow: str, task_id: str, request: Mapping[str, Any], result: Any) -> None:
-    """A task has ended, and its tracer has returned `result`, whose second item is `None` for a success."""
+def _how_it_ended(workflow: str, task_id: str, result: Any) -> tuple[Any, bool]:
+    """The state of a task whose tracer has returned `result`, and whether it comes again.
+
+    The second item of `result` is `None` for a success.
+    """
     info = result[1]
     state = states.SUCCESS if info is None else info.state
     if state == states.REJECTED and info.retval.requeue:
@@ -188,13 +196,13 @@ def _end(workflow: str, task_id: str, request: Mapping[str, Any], result: Any) -
         _published_anew.add(task_id)
     comes_again = task_id in _published_anew
     _published_anew.discard(task_id)
-    _in_peace(end, workflow, task_id, request, state, comes_again=comes_again)
+    return state, comes_again
 
 
-def _in_peace(function: Callable[..., None], workflow: str, task_id: str, *args: Any, **options: Any) -> None:
-    """Do what comes after a task, which must not fail because of it."""
+def _in_peace(function: Callable[..., Any], workflow: str, task_id: str, *args: Any, **options: Any) -> Any:
+    """Do what comes after a task, which must not fail because of it: then the value is `None`."""
     try:
-        function(workflow, task_id, *args, **options)
+        return function(workflow, task_id, *args, **options)
     except SoftTimeLimitExceeded:  # too late: the task has ended
         pass
     except Exception as error:  # noqa: BLE001
@@ -230,7 +238,9 @@ def _settle(original: Callable[..., Any], request: Any, /, *args: Any, **options
         scope.end()
         if workflow is not None and state is not None:
             comes_again = state == states.RETRY
-            _in_peace(end, workflow, request.id, request.request_dict, state, comes_again=comes_again)
+            noted = _in_peace(note_ended, workflow, request.id, state, comes_again=comes_again)
+            options = {"comes_again": comes_again, "noted": bool(noted)}
+            _in_peace(end, workflow, request.id, request.request_dict, state, **options)
 
 
 def _state_of_the_dead(

@@ -21,6 +21,7 @@ from ..lifecycle.leases import OVER, mark, quote, turn
 from ..lifecycle.purge import purge
 from ..observers import tell
 from ..scope import owe
+from ..settings import Settings
 from ..settings import current as current_settings
 from ..workflow_id import check
 
@@ -40,21 +41,33 @@ def note_published(workflow: object, task_id: str) -> None:
                 owe(workflow, pending)
 
 
-def end(workflow: str, task_id: str, request: Mapping[str, Any], state: str, *, comes_again: bool) -> None:
-    """A task has ended in `state`, and has left its scope: if its workflow has ended with it, purge the workspace."""
+def note_ended(workflow: str, task_id: str, state: str, *, comes_again: bool) -> bool:
+    """A task has ended in `state` and is about to leave its scope: none of it is to come. Whether it was noted to be.
+
+    While its lease is there: whoever ends the workflow meanwhile then finds the lease or nothing, and a lease is what
+    it marks a workflow as over for. A mark that outlived the lease would hide from it that somebody is about to end.
+    """
+    settings = current_settings()
+    if settings.keep == "all" or comes_again or _is_kept(settings, state):
+        return False
+    return unmark(settings, workflow, _pending(task_id))
+
+
+def end(workflow: str, task_id: str, request: Mapping[str, Any], state: str, *, comes_again: bool, noted: bool) -> None:
+    """A task has ended in `state`, and has left its scope: if its workflow has ended with it, purge the workspace.
+
+    `noted` is what `note_ended` has said.
+    """
     settings = current_settings()
     if settings.keep == "all":
         return
-    pending = _pending(task_id)
     failure = f"failed~{quote(canvas_of(request, task_id))}" if settings.keep == "failed" else ""
     with contextlib.suppress(OSError):
-        if state == states.FAILURE and failure:
-            if comes_again or not turn(settings, workflow, pending, failure):
+        if _is_kept(settings, state):
+            if comes_again or not turn(settings, workflow, _pending(task_id), failure):
                 mark(settings, workflow, failure)
             tell("kept")
-            return
-        noted = not comes_again and unmark(settings, workflow, pending)
-        if not _ends_something(request, state, noted=noted):
+        elif not _ends_something(request, state, noted=noted):
             purge_if_over(settings, workflow)
         elif any(name.startswith("lease~") for name in purge(settings, workflow, unless=failure).users):
             # Who uses it may end no workflow of its own accord: a script, a task that has passed its work on and is
@@ -82,6 +95,10 @@ def _ends_something(request: Mapping[str, Any], state: str, *, noted: bool) -> b
         return False
     # The body of a chord has the group's id, but no place in it.
     return noted or not request.get("group") or request.get("group_index") is None
+
+
+def _is_kept(settings: Settings, state: str) -> bool:
+    return settings.keep == "failed" and state == states.FAILURE
 
 
 def _pending(task_id: str) -> str:
