@@ -5,8 +5,9 @@ names it knows to the other finders, and lends the spec a loader that runs a hoo
 That loader puts the module's own loader back first, so the module looks as it always did. A reload goes the same way.
 """
 
+import os
 import sys
-from _thread import allocate_lock  # threading would be an import at every interpreter start
+from _thread import RLock  # threading would be an import at every interpreter start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,31 @@ if TYPE_CHECKING:
 
     Hook = Callable[[ModuleType], None]
     Install = Callable[[ModuleType, "Patches"], None]
+
+# Held while a part is installed or loaded that a temp file or a child needs first. A forked process has no other
+# threads: what one of them was importing is never there, and whoever imports it waits for ever. So a fork waits.
+loading = RLock()
+_FORK_PATIENCE = 2  # seconds: who is loading may itself wait for a lock that forking takes, such as that of logging
+
+
+def _before_fork() -> None:
+    loading.acquire(timeout=_FORK_PATIENCE)
+
+
+def _after_fork() -> None:
+    if loading._is_owned():  # type: ignore[attr-defined]
+        loading.release()
+
+
+def _after_fork_in_child() -> None:
+    if loading._is_owned():  # type: ignore[attr-defined]
+        loading.release()
+    else:
+        loading._at_fork_reinit()  # type: ignore[attr-defined]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
 class Patches:
@@ -32,7 +58,6 @@ class Patches:
         self._on_failure = on_failure
         self._finder: "_Finder | None" = None
         self._for_switching: "Callable[[Patches], None] | None" = None
-        self._switching = allocate_lock()
 
     def replace(self, owner: object, name: str, new: object) -> None:
         """Set `owner.name`; raises `AttributeError` where the attribute doesn't exist, and says which."""
@@ -83,7 +108,7 @@ class Patches:
     def install_for_switching(self) -> None:
         """Install what a process needs that switches between workflows; nothing if that is done."""
         if self._for_switching is not None:
-            with self._switching:  # the first requests of a gateway may come at once
+            with loading:  # the first requests of a gateway may come at once
                 if self._for_switching is not None:
                     self._install(self._for_switching)
                     self._for_switching = None

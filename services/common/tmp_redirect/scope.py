@@ -7,7 +7,7 @@ scope of the process: the workflow that `TMP_REDIRECT_SCOPE` names in a child of
 import os
 from _contextvars import ContextVar  # contextvars would be one more file at each start of a child
 
-from .patches import installed
+from .patches import installed, loading
 from .settings import current as current_settings
 
 TYPE_CHECKING = False
@@ -81,11 +81,11 @@ def enter(workflow: str | None, label: str = "scope", *, prepared: bool = True) 
     `label` is what a lease says about its holder. A scope that isn't `prepared` is when it is first used. `leave` takes
     what this returns. Raises `InvalidWorkflowId` or `WorkspaceError`; the scope is then unchanged.
     """
-    from .observers import tell
-
     patches = installed()
     if patches is not None:
         patches.install_for_switching()
+    from .observers import tell
+
     scope, before = Scope(workflow), _scope.get()
     try:
         if workflow is not None and prepared:
@@ -157,8 +157,9 @@ def call_in(scope: Scope, function: "Callable[..., T]", /, *args: "Any", **optio
 
 
 def _prepare(scope: Scope, label: str) -> str:
-    from .lifecycle import new_name, take
-    from .workspace import check_allowed, prepare_outside
+    with loading:
+        from .lifecycle import new_name, take
+        from .workspace import check_allowed, prepare_outside
 
     settings = current_settings()
     check_allowed(settings, scope.workflow)
@@ -241,7 +242,8 @@ class workflow:  # noqa: N801 - used as a function: `with workflow("wf-1") as wo
     """
 
     def __init__(self, workflow_id: str) -> None:
-        from .workflow_id import check
+        with loading:
+            from .workflow_id import check
 
         self.workflow_id = check(workflow_id)
         self._scope: Scope | None = None

@@ -134,6 +134,8 @@ def _install_for_switching(patches: Patches) -> None:
     for module, (home, function) in _SWITCHING_PARTS.items():
         patches.when_imported(module, _part(home, function))
     __import__("subprocess")  # with which the functions of os that start children pass the scope on
+    for module in ("observers", "lifecycle", "workspace", "propagate.environment"):
+        __import__(f"{PACKAGE}.{module}")  # what the first task needs: see `loading`
 
 
 def _part(home: str, function: str) -> "Callable[[Any, Patches], None]":

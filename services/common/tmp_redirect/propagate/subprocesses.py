@@ -7,6 +7,7 @@ All of `subprocess`, `os.popen` and asyncio's subprocesses come down to `Popen`;
 import os
 
 from ..calls import StandIn
+from ..patches import loading
 from ..settings import DIRECTORIES
 from .wrapping import wrap
 
@@ -40,7 +41,8 @@ def install_gevent(module: "ModuleType", patches: "Patches") -> None:
 
 
 def _for_child(environ: "Any") -> "Any":
-    from .environment import for_child  # not before the first child is started: many import subprocess and start none
+    with loading:  # not before the first child is started: many import subprocess and start none
+        from .environment import for_child
 
     return for_child(environ)
 
@@ -66,7 +68,8 @@ def _execute_child(
 
 def _changing_environment(preexec_fn: "Any") -> "Any":
     """`preexec_fn` may change `os.environ` in the child, which then inherits it: so that is where we do it, too."""
-    from .environment import change, changes_for_child
+    with loading:
+        from .environment import change, changes_for_child
 
     changes = changes_for_child(os.environ)
 

@@ -1,0 +1,49 @@
+"""A process that is forked while another thread first uses the shim: it must not wait for what will never be there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "services.common.tmp_redirect"
+
+
+@pytest.mark.promise
+@pytest.mark.fresh(env={"PYTHONPATH": "{overlay}:{helpers}"})
+@pytest.mark.parametrize("module", ["subprocess", f"{PACKAGE}.observers", f"{PACKAGE}.lifecycle"])
+def test_a_fork_while_a_thread_enters_its_first_workflow(root: Path, overlay: Path, helpers: Path, module: str):
+    import os
+    import tempfile
+
+    from forks import fork_during_import
+
+    from services.common.tmp_redirect import workflow
+
+    def use(name):
+        with workflow(name):
+            os.close(tempfile.mkstemp()[0])
+
+    assert fork_during_import(module, use) == 0
+    assert [len(list((root / name / "tmp").iterdir())) for name in ("thread", "child")] == [1, 1]
+
+
+@pytest.mark.promise
+@pytest.mark.fresh(env={"PYTHONPATH": "{overlay}:{helpers}", "TMP_REDIRECT_SCOPE": "wf-1"})
+@pytest.mark.parametrize("module", [f"{PACKAGE}.lifecycle", f"{PACKAGE}.propagate.environment"])
+def test_a_fork_while_a_thread_makes_the_first_temp_file_or_child(
+    root: Path, overlay: Path, helpers: Path, module: str
+):
+    import os
+    import subprocess
+    import tempfile
+
+    from forks import fork_during_import
+
+    def use(name):
+        os.close(tempfile.mkstemp(prefix=name)[0])
+        subprocess.run(["mktemp", "-t", f"{name}XXXXXX"], stdout=subprocess.DEVNULL, check=True)
+
+    assert fork_during_import(module, use) == 0
+    names = sorted(path.name for path in (root / "wf-1" / "tmp").iterdir())
+    assert [name.startswith("child") for name in names] == [True, True, False, False]
