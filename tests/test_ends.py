@@ -169,6 +169,22 @@ def test_the_same_workflow_once_more_after_a_failure(site: Ends) -> None:
 
 
 @failed_only
+def test_the_same_workflow_once_more_after_a_failure_with_an_attempt_that_ends_last(site: Ends) -> None:
+    """The next attempt succeeds while the one before it is about to end."""
+    wf = site.workflow()
+    until = site.until(wf)
+    with pytest.raises(KeyError):
+        answer(site.task(wf, "fail").apply_async())
+    assert site.wait_until(lambda: site.marks(wf) == ["failed"])
+    result = site.task(wf, "retry_once", until=str(until)).apply_async()
+    assert answer(result)["seen"] == [["fail", "retry_once-0", "retry_once-1"]]
+    assert Path(f"{until}.halted").exists()
+    assert site.wait_until(lambda: "over" in site.marks(wf))
+    until.touch()
+    assert site.wait_until(lambda: site.is_gone(wf)), site.left(wf)
+
+
+@failed_only
 def test_a_group_of_which_one_fails_and_another_ends_later(site: Ends) -> None:
     wf = site.workflow()
     until = site.until(wf)

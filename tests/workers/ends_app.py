@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from celery import Task
+from celery import Task, signals
 from celery.exceptions import Ignore, Reject
 from changes import call_after
 from worker_app import app
@@ -54,11 +54,21 @@ def fail(context: dict[str, Any], name: str) -> None:
 
 
 @app.task(bind=True, max_retries=1)
-def retry_once(self: Task, context: dict[str, Any], name: str) -> dict[str, Any]:
+def retry_once(self: Task, context: dict[str, Any], name: str, until: str = "") -> dict[str, Any]:
+    """The first attempt goes on to its end when the file `until` exists."""
     context = leave(context, f"{name}-{self.request.retries}")
     if self.request.retries < 1:
         raise self.retry(countdown=0)
     return context
+
+
+@signals.task_retry.connect
+def halt(request: Any, **_: Any) -> None:
+    until = request.kwargs.get("until")
+    if until:
+        Path(until + ".halted").touch()
+        while not os.path.exists(until):
+            time.sleep(0.005)
 
 
 @app.task

@@ -68,7 +68,7 @@ def end(workflow: str, task_id: str, request: Mapping[str, Any], state: str, *, 
                 mark(settings, workflow, failure)
             tell("kept")
         elif not _ends_something(request, state, noted=noted):
-            purge_if_over(settings, workflow)
+            purge_if_over(settings, workflow, failure)
         elif any(name.startswith("lease~") for name in purge(settings, workflow, unless=failure).users):
             # Who uses it may end no workflow of its own accord: a script, a task that has passed its work on and is
             # about to end, a process that is about to be killed. Again, as it may have gone before the mark was there.

@@ -15,24 +15,26 @@ if TYPE_CHECKING:
 __all__ = ["hand_over", "is_over", "mark", "new_name", "purge_if_over", "take", "unmark"]
 
 
-def is_over(settings: "Settings", workflow: str | None) -> bool:
-    """Whether the workflow has ended while its workspace was in use, and no failure keeps that."""
+def is_over(settings: "Settings", workflow: str | None, failure: str = "") -> bool:
+    """Whether the workflow has ended while its workspace was in use, and no failure keeps that.
+
+    Any failure does, or, for a task, its own canvas' `failure`: those of earlier runs are over with this one.
+    """
     leases = settings.leases_of(workflow)
     if not os.path.exists(f"{leases}/{OVER}"):
         return False
+    if settings.keep != "failed":
+        return True
     try:
-        return settings.keep != "failed" or not any(map(_is_failure, os.listdir(leases)))
+        found = [borrowed(name) or name for name in os.listdir(leases)]
     except FileNotFoundError:
         return False  # somebody has just purged it
+    return failure not in found if failure else not any(name.startswith("failed~") for name in found)
 
 
-def _is_failure(name: str) -> bool:
-    return (borrowed(name) or name).startswith("failed~")
-
-
-def purge_if_over(settings: "Settings", workflow: str | None) -> None:
-    """Take the workspace away if its workflow is over, unless somebody else uses it."""
-    if is_over(settings, workflow):
+def purge_if_over(settings: "Settings", workflow: str | None, failure: str = "") -> None:
+    """Take the workspace away if its workflow is over, unless somebody else uses it; `failure` as of `is_over`."""
+    if is_over(settings, workflow, failure):
         from .purge import purge
 
-        purge(settings, workflow)
+        purge(settings, workflow, unless=failure)
