@@ -38,6 +38,7 @@ class Worker:
         self.servers = servers
         self.env = {**env, "WORKER": name}
         self.process: Process
+        self.kills: list[float] = []  # when it or one of its processes was killed
         self._starts = 0
         self._stack = ExitStack()
         self._lock = threading.Lock()
@@ -55,6 +56,7 @@ class Worker:
     def kill(self, *, whole: bool) -> None:
         """Kill its main process, or all that it has started too; have its tasks delivered again, and start another."""
         with self._lock:
+            self.kills.append(time.time())
             if whole:
                 self.process._signal_group(signal.SIGKILL)
             else:
@@ -81,6 +83,7 @@ class Worker:
         children = Path(f"/proc/{main}/task/{main}/children").read_text(encoding="ascii").split()
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # ended since
             if children:
+                self.kills.append(time.time())
                 os.kill(int(dice.choice(children)), signal.SIGKILL)
 
 

@@ -43,6 +43,8 @@ def show(soak: Soak, watcher: Watcher) -> int:
     _row("tasks", f"{tasks.total()} = {' + '.join(f'{tasks[o]} {o}' for o in ACCOUNTED)} + {len(unaccounted)}")
     again = ledger.counts["begun"] - ledger.counts["ended"]
     _row("", f"{ledger.counts['retried']} retried, {again} killed and run again")
+    if soak.queued:
+        _row("", f"the broker still has {soak.queued}")
     _row("no space", f"{ledger.counts['clear']} errors that say so, the others are of a child")
     files, after = sum(1 for _ in watch.marked(watcher)), ledger.counts["read after the end"]
     _row("files", f"{files}; {ledger.counts['read']} read back, {after} of them by tasks run again after the end")
@@ -69,8 +71,10 @@ def _tell(soak: Soak, name: str) -> None:
     workflow = soak.ledger.workflows[name]
     print(f"{name}, published at 0 s:")
     troubles = [(begin, f"the disk is in trouble for {end - begin:.1f} s") for begin, end in soak.disk.windows]
+    kills = [(kill, f"{worker.name} is killed") for worker in soak.mortal.values() for kill in worker.kills]
     events = [(event["time"], _told(event)) for event in workflow.history]
-    for time, line in sorted([*events, *(one for one in troubles if -60 < one[0] - workflow.first < 300)]):
+    faults = [fault for fault in (*troubles, *kills) if -60 < fault[0] - workflow.first < 300]
+    for time, line in sorted([*events, *faults]):
         print(f"{time - workflow.first:8.2f} {line}")
 
 

@@ -66,6 +66,8 @@ class Soak:
         self.leaked: list[str] = []
         self.memory: dict[str, tuple[watch.Memory, watch.Memory]] = {}  # of a worker of each pool, before and after
         self.suspects: dict[str, float] = {}  # tasks of which nothing was heard for a while, since when
+        self.mortal: dict[str, Worker] = {}  # of each pool the worker that is killed now and then
+        self.queued: dict[str, int] = {}  # the messages that the broker has at the end
         self.latest = time.monotonic()
 
     def run(self, minutes: float) -> int:
@@ -81,6 +83,7 @@ class Soak:
                 self._workers() as (steady, mortal),
                 self.servers.process("gateway", [sys.executable, HELPERS / "gateway.py"], self.env),
             ):
+                self.mortal = mortal
                 self._go_on(steady, mortal, time.monotonic() + 60 * minutes)
             self._clean_up()
             watcher.sync()
@@ -126,6 +129,7 @@ class Soak:
                     time.sleep(0.02)
             finally:
                 ended.set()
+        self.queued = self._queued()
         # Of a worker that would not start, as the disk was in trouble, the last line says why.
         self.faults = Counter(str(f.exception()).splitlines()[-1] if f.exception() else f.result() for f in happened)
         self.sweeps = sweeps.result()
@@ -138,10 +142,11 @@ class Soak:
         is_settled = not self.runs and not self.ending
         return is_published and is_settled and all(f.done() for f in happened) and not self._queued()
 
-    def _queued(self) -> int:
-        """The messages that the broker has."""
-        unacked = sum(self.queues.hlen(key) for key in self.queues.scan_iter("unacked_key-*"))
-        return unacked + sum(self.queues.llen(pool) for pool in self.pools)
+    def _queued(self) -> dict[str, int]:
+        """How many messages the broker has, by queue and by the worker that has taken and not acknowledged them."""
+        unacked = {key.decode(): self.queues.hlen(key) for key in self.queues.scan_iter("unacked_key-*")}
+        queued = unacked | {pool: self.queues.llen(pool) for pool in self.pools}
+        return {key: number for key, number in queued.items() if number}
 
     def _publish(self, number: int, run: int, earlier: list[str]) -> None:
         stages = plan.workflow(self.seed, number, self.pools)
