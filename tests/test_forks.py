@@ -30,7 +30,7 @@ def test_a_fork_while_a_thread_enters_its_first_workflow(root: Path, overlay: Pa
 
 @pytest.mark.promise
 @pytest.mark.fresh(env={"PYTHONPATH": "{overlay}:{helpers}", "TMP_REDIRECT_SCOPE": "wf-1"})
-@pytest.mark.parametrize("module", [f"{PACKAGE}.lifecycle", f"{PACKAGE}.propagate.environment"])
+@pytest.mark.parametrize("module", [f"{PACKAGE}.{name}" for name in ("lifecycle", "guard", "propagate.environment")])
 def test_a_fork_while_a_thread_makes_the_first_temp_file_or_child(
     root: Path, overlay: Path, helpers: Path, module: str
 ):

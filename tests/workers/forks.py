@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-PATIENCE = 20  # seconds
+PATIENCE = 10  # seconds
 MOMENT = 1  # seconds in which a fork would be over that doesn't wait
 
 
@@ -33,6 +34,7 @@ class Halting:
 
 def fork_during_import(module: str, use: Callable[[str], object]) -> int:
     """The status of a process that calls `use`, forked while a thread that calls it is importing `module`."""
+    faulthandler.enable()  # so that what hangs says where when it is aborted
     halting = Halting(module)
     sys.meta_path.insert(0, halting)  # type: ignore[arg-type]
 
@@ -53,12 +55,14 @@ def fork_during_import(module: str, use: Callable[[str], object]) -> int:
         try:
             use("child")
             status = 0
+        except BaseException as error:
+            os.write(2, f"the child: {error!r}\n".encode())  # a traceback takes imports
         finally:
             os._exit(status)
     thread.join()
     deadline = time.monotonic() + PATIENCE
     while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
         if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGABRT)
         time.sleep(0.005)
     return os.waitstatus_to_exitcode(ended[1])

@@ -15,6 +15,7 @@ import io
 import os
 import sys
 
+from .patches import loading
 from .settings import SYSTEM_TEMP_PREFIXES
 
 TYPE_CHECKING = False
@@ -34,6 +35,7 @@ class StandIn:
     name: str
     prefixes = SYSTEM_TEMP_PREFIXES
     os = os
+    loading = loading
     working_directory = staticmethod(os.getcwd)
     policy: "Any" = None
 
@@ -52,7 +54,8 @@ class StandIn:
             if self.os.getcwd is None:
                 raise ImportError
             if self.policy is None:
-                from .guard import check
+                with self.loading:
+                    from .guard import check
 
                 type(self).policy = staticmethod(check)
         except Exception:  # noqa: BLE001 - the interpreter ends: nothing can be imported, and modules lose their names

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Held while a part is installed or loaded that a temp file or a child needs first. A forked process has no other
 # threads: what one of them was importing is never there, and whoever imports it waits for ever. So a fork waits.
 loading = RLock()
-_FORK_PATIENCE = 2  # seconds: who is loading may itself wait for a lock that forking takes, such as that of logging
+_FORK_PATIENCE = 10  # seconds: who is loading may itself wait for a lock that forking takes, such as that of logging
 
 
 def _before_fork() -> None:

@@ -8,6 +8,7 @@ name was bound before the shim ran. So these two are replaced, by one plain func
 import errno
 import os
 
+from .patches import loading
 from .scope import current_workflow, get, workspace
 from .settings import current as current_settings
 from .settings import is_system_temp
@@ -64,7 +65,8 @@ def _resolve() -> str:
         directory = os.path.abspath(os.fsdecode(assigned))
         # Assigned while another workflow ran, often from gettempdir(): obeying would mix up the two.
         if not current_settings().is_foreign(directory, current_workflow()):
-            from .guard import check
+            with loading:
+                from .guard import check
 
             check("tempfile.tempdir", directory, inside=True)
             return os.fsdecode(assigned)

@@ -135,20 +135,24 @@ def _install_for_switching(patches: Patches) -> None:
         patches.when_imported(module, _part(home, function))
     __import__("subprocess")  # with which the functions of os that start children pass the scope on
     for module in ("observers", "lifecycle", "workspace", "propagate.environment"):
-        __import__(f"{PACKAGE}.{module}")  # what the first task needs: see `loading`
+        _load(module)  # what the first task needs: see `loading`
 
 
 def _part(home: str, function: str) -> "Callable[[Any, Patches], None]":
     """The `function` of our module `home`, which is loaded when it is called."""
 
     def install_part(module: "Any", patches: Patches) -> None:
-        package = home.rpartition(".")[0]
-        if package:
-            __import__(f"{PACKAGE}.{package}", fromlist=["__path__"])
-        part = __import__(f"{PACKAGE}.{home}", fromlist=[function])
-        getattr(part, function)(module, patches)
+        getattr(_load(home), function)(module, patches)
 
     return install_part
+
+
+def _load(home: str) -> "Any":
+    """Our module `home`."""
+    package = home.rpartition(".")[0]
+    if package:
+        __import__(f"{PACKAGE}.{package}", fromlist=["__path__"])
+    return __import__(f"{PACKAGE}.{home}", fromlist=["__name__"])
 
 
 def _configure_scope(workflow: str | None) -> None:
