@@ -47,3 +47,39 @@ def test_a_fork_while_a_thread_makes_the_first_temp_file_or_child(
     assert fork_during_import(module, use) == 0
     names = sorted(path.name for path in (root / "wf-1" / "tmp").iterdir())
     assert [name.startswith("child") for name in names] == [True, True, False, False]
+
+
+@pytest.mark.promise
+@pytest.mark.fresh
+def test_a_fork_does_not_wait_for_ever(root: Path):
+    import os
+    import signal
+    import tempfile
+    import threading
+
+    from services.common.tmp_redirect import patches, workflow
+
+    patches._FORK_PATIENCE = 0.1
+    held, ended = threading.Event(), threading.Event()
+
+    def hold():
+        with patches.loading:
+            held.set()
+            ended.wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(20)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        with workflow("child"):
+            os.close(tempfile.mkstemp()[0])
+        os._exit(0)
+    status = os.waitpid(pid, 0)[1]
+    ended.set()
+    thread.join()
+    assert status == 0
+    assert len(list((root / "child" / "tmp").iterdir())) == 1
+    with workflow("parent"):
+        os.close(tempfile.mkstemp()[0])

@@ -37,6 +37,17 @@ def leave(context: dict[str, Any], name: str) -> dict[str, Any]:
     return {**context, "seen": [*context.get("seen", []), sorted(os.listdir(directory))], "directory": directory}
 
 
+def wait_for(path: str) -> None:
+    while not os.path.exists(path):
+        time.sleep(0.005)
+
+
+def halt_until(until: str) -> None:
+    """Say that this process is halted, and go on when the file `until` exists."""
+    Path(until + ".halted").touch()
+    wait_for(until)
+
+
 @app.task
 def write(context: dict[str, Any], name: str) -> dict[str, Any]:
     return leave(context, name)
@@ -63,12 +74,10 @@ def retry_once(self: Task, context: dict[str, Any], name: str, until: str = "") 
 
 
 @signals.task_retry.connect
-def halt(request: Any, **_: Any) -> None:
+def halt_attempt(request: Any, **_: Any) -> None:
     until = request.kwargs.get("until")
     if until:
-        Path(until + ".halted").touch()
-        while not os.path.exists(until):
-            time.sleep(0.005)
+        halt_until(until)
 
 
 @app.task
@@ -94,8 +103,7 @@ def replaced(self: Task, context: dict[str, Any], name: str) -> None:
 def hold(context: dict[str, Any], name: str, until: str) -> dict[str, Any]:
     """Go on when the file `until` exists."""
     context = leave(context, name)
-    while not os.path.exists(until):
-        time.sleep(0.005)
+    wait_for(until)
     return leave(context, f"{name}-after")
 
 
@@ -103,13 +111,7 @@ def hold(context: dict[str, Any], name: str, until: str) -> dict[str, Any]:
 def write_and_halt(context: dict[str, Any], name: str, changes: int, until: str) -> dict[str, Any]:
     """Halt this process after so many changes that the shim makes from the end of the task on, until `until` exists."""
     context = leave(context, name)
-
-    def halt() -> None:
-        Path(until + ".halted").touch()
-        while not os.path.exists(until):
-            time.sleep(0.005)
-
-    call_after(changes, halt)
+    call_after(changes, lambda: halt_until(until))
     return context
 
 
@@ -148,8 +150,7 @@ def hold_by_hand(context: dict[str, Any], other: str, until: str) -> list[str]:
     with workflow(other) as directory:
         Path(directory, "by-hand").touch()
         Path(until + ".holds").touch()
-        while not os.path.exists(until):
-            time.sleep(0.005)
+        wait_for(until)
         return sorted(os.listdir(directory))
 
 

@@ -21,7 +21,6 @@ class Halting:
         self.module = module
         self.halted, self.forking, self.forked = threading.Event(), threading.Event(), threading.Event()
         os.register_at_fork(before=self.forking.set, after_in_parent=self.forked.set)
-
         self.has_halted = False
 
     def find_spec(self, name: str, *_: object) -> None:

@@ -239,8 +239,8 @@ def _settle(original: Callable[..., Any], request: Any, /, *args: Any, **options
         if workflow is not None and state is not None:
             comes_again = state == states.RETRY
             noted = _in_peace(note_ended, workflow, request.id, state, comes_again=comes_again)
-            options = {"comes_again": comes_again, "noted": bool(noted)}
-            _in_peace(end, workflow, request.id, request.request_dict, state, **options)
+            how = {"comes_again": comes_again, "noted": bool(noted)}
+            _in_peace(end, workflow, request.id, request.request_dict, state, **how)
 
 
 def _state_of_the_dead(
