@@ -50,6 +50,101 @@ def test_a_fork_while_a_thread_makes_the_first_temp_file_or_child(
 
 
 @pytest.mark.promise
+@pytest.mark.fresh(env={"PYTHONPATH": "{overlay}:{helpers}"})
+def test_a_fork_while_a_thread_purges_for_the_first_time(root: Path, overlay: Path, helpers: Path):
+    import os
+    import tempfile
+
+    from forks import fork_during_import
+
+    from services.common.tmp_redirect import workflow
+
+    def use(name):
+        with workflow(name):
+            os.close(tempfile.mkstemp()[0])
+            (root / ".leases" / name / "over").touch()
+
+    assert fork_during_import("services.common.tmp_redirect.lifecycle.purge", use) == 0
+    assert [path.name for path in root.iterdir() if not path.name.startswith(".")] == []
+
+
+@pytest.mark.promise
+@pytest.mark.fresh(env={"PYTHONPATH": "{overlay}:{helpers}", "TMP_REDIRECT_SCOPE": "wf-1"})
+def test_a_fork_while_a_thread_is_refused_for_the_first_time(root: Path, overlay: Path, helpers: Path):
+    import json
+
+    from forks import fork_during_import
+
+    from services.common.tmp_redirect import TmpFallbackError
+
+    def use(name):
+        try:
+            open(f"/tmp/tmp-redirect-test-{name}", "w")
+        except TmpFallbackError:
+            return
+        raise AssertionError("not refused")
+
+    assert fork_during_import("services.common.tmp_redirect.guard.journal", use) == 0
+    (journal,) = root.glob(".outside/*/violations.jsonl")
+    assert sorted(json.loads(line)["path"].rpartition("-")[2] for line in journal.open()) == ["child", "thread"]
+
+
+@pytest.mark.promise
+@pytest.mark.fresh(env={"PYTHONPATH": "{overlay}:{helpers}", "TMP_REDIRECT_SCOPE": "wf-1"})
+def test_a_fork_while_a_thread_asks_for_the_first_path(root: Path, overlay: Path, helpers: Path):
+    from forks import fork_during_import
+
+    from services.common.tmp_redirect import get_temp_path
+
+    def use(name):
+        with open(get_temp_path(name), "x"):
+            pass
+
+    assert fork_during_import("services.common.tmp_redirect.workspace", use) == 0
+    assert [len(list((root / name / "tmp").iterdir())) for name in ("thread", "child")] == [1, 1]
+
+
+@pytest.mark.promise
+@pytest.mark.fresh(env={"PYTHONPATH": "{overlay}:{helpers}", "TMP_REDIRECT_SCOPE": "wf-1"})
+def test_a_fork_while_a_thread_makes_the_first_socket(root: Path, overlay: Path, helpers: Path):
+    from multiprocessing.connection import Listener
+
+    from forks import fork_during_import
+
+    def use(name):
+        with Listener(family="AF_UNIX") as listener:
+            assert not listener.address.startswith(("/tmp/", "/var/tmp/")), name
+
+    assert fork_during_import("services.common.tmp_redirect.propagate.sockets", use) == 0
+
+    from services.common.tmp_redirect.propagate import remove_dead_sockets
+    from services.common.tmp_redirect.settings import current
+
+    assert remove_dead_sockets(current().socket_dir) == 1  # the child has ended without atexit
+
+
+@pytest.mark.promise
+@pytest.mark.fresh(env={"PYTHONPATH": "{overlay}:{helpers}"})
+def test_a_fork_while_a_threads_environment_follows_a_second_workflow(root: Path, overlay: Path, helpers: Path):
+    import os
+
+    from forks import fork_during_import
+
+    from services.common.tmp_redirect import workflow
+    from services.common.tmp_redirect.propagate import Environment
+    from services.common.tmp_redirect.scope import current
+
+    def use(name):
+        environment = Environment()
+        for number in (1, 2):
+            with workflow(f"{name}-{number}"):
+                environment.follow(current())
+                assert os.environ["TMP_REDIRECT_SCOPE"] == f"{name}-{number}"
+
+    assert fork_during_import("services.common.tmp_redirect.propagate.putenv", use) == 0
+
+
+@pytest.mark.promise
 @pytest.mark.fresh
 def test_a_fork_does_not_wait_for_ever(root: Path):
     import os

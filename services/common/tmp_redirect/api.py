@@ -4,7 +4,7 @@ import os
 
 from .guard import Report
 from .guard import report as violations
-from .patches import installed
+from .patches import installed, loading
 from .settings import current
 from .workflow_id import check
 
@@ -31,7 +31,8 @@ def get_temp_path(workflow_id: str, suffix: str = "") -> str:
     if installed() is None:
         directory = gettempdir()
     else:
-        from .workspace import prepare
+        with loading:
+            from .workspace import prepare
 
         directory = prepare(current(), workflow_id)
     return os.path.join(directory, f"tmp{os.urandom(8).hex()}{suffix}")

@@ -1,13 +1,15 @@
 """What was attempted in system temp: counted every time, logged once per call site, kept for the report.
 
 An attempt may come from a signal handler, a finaliser, or the program's own logging, while any lock is held and the
-disk is full. So nothing here takes a lock, what is called goes straight to the system, and no failure of it is passed
-on. Nor is anything said through `logging`: its handlers are the program's, and may take locks.
+disk is full. So nothing here takes a lock, but for importing the journal once, what is called goes straight to the
+system, and no failure of it is passed on. Nor is anything said through `logging`: its handlers are the program's, and
+may take locks.
 """
 
 import os
 import sys
 
+from ..patches import loading
 from ..stderr import say
 
 TYPE_CHECKING = False
@@ -138,7 +140,8 @@ def _log(seen: _Seen, violation: Violation, verdict: str) -> None:
     try:
         if len(seen.sites) == 1:
             _call_at_exit(summarise)
-        from .journal import append
+        with loading:
+            from .journal import append
 
         seen.journal = append(violation, verdict) or seen.journal
     except Exception:  # noqa: BLE001, S110 - the program must not fail because of our log

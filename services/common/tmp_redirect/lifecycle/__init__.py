@@ -6,6 +6,7 @@ sweep.py finds what is due. Children load this at their first temp file: only th
 
 import os
 
+from ..patches import loading
 from .leases import OVER, borrowed, hand_over, mark, new_name, take, unmark
 
 TYPE_CHECKING = False
@@ -35,6 +36,7 @@ def is_over(settings: "Settings", workflow: str | None, failure: str = "") -> bo
 def purge_if_over(settings: "Settings", workflow: str | None, failure: str = "") -> None:
     """Take the workspace away if its workflow is over, unless somebody else uses it; `failure` as of `is_over`."""
     if is_over(settings, workflow, failure):
-        from .purge import purge
+        with loading:
+            from .purge import purge
 
         purge(settings, workflow, unless=failure)

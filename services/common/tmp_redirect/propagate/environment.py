@@ -8,7 +8,7 @@ import os
 import threading
 
 from ..errors import WorkspaceError
-from ..patches import installed
+from ..patches import installed, loading
 from ..scope import Scope, current, workspace
 from ..settings import DIRECTORIES, is_system_temp
 from ..settings import current as current_settings
@@ -92,7 +92,8 @@ class Environment:
                 self._first = scope.workflow
                 change(_variables(scope))
             else:
-                from .putenv import put
+                with loading:
+                    from .putenv import put
 
                 put(SCOPE, scope.workflow)
                 directory = _directory(scope)

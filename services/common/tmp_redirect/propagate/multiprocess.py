@@ -6,7 +6,7 @@ launch, the workflow id rides in the data that prepares the process. billiard is
 
 import os
 
-from ..patches import installed
+from ..patches import installed, loading
 from ..scope import configure, current, current_workflow
 from ..settings import is_below
 from .environment import Environment
@@ -82,6 +82,7 @@ def _arbitrary_address(original: "Any", family: str) -> "Any":
         return original(family)
     import tempfile
 
-    from .sockets import directory
+    with loading:
+        from .sockets import directory
 
     return tempfile.mktemp(prefix="listener-", dir=directory())  # noqa: S306 - a name for bind(2), which makes it
