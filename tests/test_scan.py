@@ -287,6 +287,16 @@ def test_the_text_output(project: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert output.err == "tmp-redirect scan: 2 places that would put files into system temp\n"
 
 
+@pytest.mark.parametrize("form", ["text", "github"])
+def test_a_path_that_is_not_text_is_shown_in_letters(
+    form: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "a.env").write_bytes(b"DIR=/tmp/x\x85\n")
+    scan(f"--format={form}", "a.env")
+    out = capsys.readouterr().out.rstrip("\n")
+    assert "system temp in a variable: /tmp/x\\udc85: DIR=/tmp/x\\udc85; " in out and out.isprintable()
+
+
 def test_a_clean_project_is_status_0(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "a.py").write_text("import tempfile\n")
     assert scan(".") == OK

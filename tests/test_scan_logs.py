@@ -74,6 +74,7 @@ def scan_logs(*arguments: object) -> int:
         ("/var//tmp/./x", "/var//tmp/./x"),
         ("/share/../tmp/x", "/share/../tmp/x"),
         ("\x1b[31m/tmp/x\x1b[0m", "/tmp/x"),
+        ("\x1b[ /tmp/x", "/tmp/x"),
         (r"\u001b[31m/tmp/x\u001b[0m", "/tmp/x"),
         ("100%/tmp/x", "/tmp/x"),
     ],

@@ -57,7 +57,7 @@ FORMATS: dict[str, Callable[[Sequence[Finding]], str]] = {
 
 def _message(item: Finding) -> str:
     shown = item.text if len(item.text) <= _SHOWN else item.text[:_SHOWN] + "…"
-    return f"{item.what}: {one_line(shown)}; {item.advice}"
+    return one_line(f"{item.what}: {shown}; {item.advice}")
 
 
 def _result(item: Finding) -> dict[str, object]:

@@ -14,7 +14,8 @@ from typing import NamedTuple, cast
 LONGEST = 1 << 20  # characters of a line that are looked at together
 OVERLAP = 1 << 13  # of which as many are seen again with the next; a path has at most 4096 bytes
 _GZIP = b"\x1f\x8b"
-_COLOURS = re.compile(r"(?:\x1b|\\x1[bB]|\\u001[bB]|\\033|\\e|#033)\[[0-?]*[ -/]*[@-~]")
+# Without the `/` that ECMA-48 allows before the last character: a path may follow an unfinished sequence.
+_COLOURS = re.compile(r"(?:\x1b|\\x1[bB]|\\u001[bB]|\\033|\\e|#033)\[[0-?]*[ -.]*[@-~]")
 
 
 class Piece(NamedTuple):
