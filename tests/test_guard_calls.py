@@ -57,6 +57,7 @@ def test_every_call_that_creates(root: Path):
         lambda: source.rename(x),
         lambda: source.replace(x),
         lambda: os.open(x, os.O_CREAT | os.O_WRONLY),
+        lambda: os.open(x, type("Flags", (), {"__index__": lambda self: os.O_CREAT | os.O_WRONLY})()),
         lambda: os.open("tmp-redirect-x", os.O_CREAT | os.O_WRONLY, dir_fd=below),
         lambda: os.open("/tmp", os.O_TMPFILE | os.O_RDWR),
         lambda: os.mkdir(x),

@@ -139,7 +139,14 @@ class _Os(StandIn):
         self._open = os.open
 
     def open(self, path: "Any", flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        if flags & self.creating and (  # is_suspect, without the call
+        try:
+            creates = flags & self.creating
+        except TypeError:
+            creates = 0  # the original says what is wrong
+            if hasattr(flags, "__index__"):
+                flags = flags.__index__()
+                creates = flags & self.creating
+        if creates and (  # is_suspect, without the call
             type(path) is not str or path[:1] != "/" or path.startswith(self.prefixes)
             or "//" in path or ("/." in path and ("/./" in path or "/../" in path)) or flags & self.unnamed
         ):  # fmt: skip
