@@ -103,6 +103,7 @@ def test_correct_code_is_left_alone(root: Path, tmp_path: Path):  # noqa: F821
     os.chdir(tmp_path)  # which is in system temp
     os.close(os.open("x", os.O_CREAT | os.O_WRONLY, dir_fd=home))  # the event doesn't tell where
     assert (root / "x").exists()
+    os.close(os.open(tmp_path, os.O_PATH | os.O_TMPFILE))
     assert open(__file__).read()
     open(__file__, "r+").close()
     open(1, "w", closefd=False).close()

@@ -163,6 +163,7 @@ def test_what_is_no_creation_in_system_temp(root: Path):
     assert open("/proc/self/status").read()
     assert os.listdir("/tmp") is not None
     os.close(os.open("/tmp", os.O_RDONLY))
+    os.close(os.open("/tmp", os.O_PATH | os.O_TMPFILE))
     pathlib.Path("/tmp").mkdir(exist_ok=True)
     os.makedirs("/tmp", exist_ok=True)
     pathlib.Path(__file__).parent.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 UNNAMED = os.O_TMPFILE & ~os.O_DIRECTORY
 CREATING = os.O_CREAT | UNNAMED
+LOCATING = os.O_PATH  # with it open(2) ignores those, and creates nothing
 
 
 class StandIn:
@@ -133,6 +134,7 @@ class _Os(StandIn):
     names = ("open", "mkdir", "mkfifo", "mknod", "rename", "replace", "link", "symlink")
     unnamed = UNNAMED
     creating = CREATING
+    locating = LOCATING
 
     def __init__(self) -> None:
         self.originals = {name: getattr(os, name) for name in self.names}
@@ -149,7 +151,7 @@ class _Os(StandIn):
         if creates and (  # is_suspect, without the call
             type(path) is not str or path[:1] != "/" or path.startswith(self.prefixes)
             or "//" in path or ("/." in path and ("/./" in path or "/../" in path)) or flags & self.unnamed
-        ):  # fmt: skip
+        ) and not flags & self.locating:  # fmt: skip
             self.check("os.open", path, dir_fd, inside=flags & self.unnamed != 0)
         return self._open(path, flags, mode, dir_fd=dir_fd)
 

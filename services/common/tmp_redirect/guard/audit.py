@@ -22,7 +22,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from ..calls import CREATING, UNNAMED
+from ..calls import CREATING, LOCATING, UNNAMED
 from ..calls import __file__ as _calls
 from ..errors import TmpFallbackError
 from ..patches import Patches
@@ -70,7 +70,7 @@ def _is_checked(frame: FrameType | None) -> bool:
 
 def _open(args: Any, checked: bool) -> None:
     path, mode, flags = args
-    if not flags & CREATING or (mode is not None and os.path.isdir(path)):
+    if not flags & CREATING or flags & LOCATING or (mode is not None and os.path.isdir(path)):
         return  # tempfile names the directory in which its `opener` makes a file, which is an event of its own
     # A relative path of `os.open` may count from a `dir_fd`, and so may one that `calls` passes on, by its `opener`.
     if _is_absolute(path) or (mode is not None and not checked):
