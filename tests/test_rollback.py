@@ -153,19 +153,22 @@ json.dump(seen, sys.stdout)
 """
 
 
-def events(python: str, env: dict[str, str]) -> Counter[str]:
-    """What the interpreter did in its start from `site` on, C code included (PEP 578)."""
-    done = subprocess.run([python, "-S", "-c", EVENTS], env=env, capture_output=True, text=True, check=True)
+def events(python: str, env: dict[str, str], quiet: Path) -> Counter[str]:
+    """What the interpreter did in its start from `site` on, C code included (PEP 578).
+
+    It looks for modules in the working directory, which is `quiet`: one that changes meanwhile is listed once more.
+    """
+    done = subprocess.run([python, "-S", "-c", EVENTS], env=env, cwd=quiet, capture_output=True, text=True, check=True)
     return Counter(map(json.dumps, json.loads(done.stdout)))
 
 
 @pytest.mark.parametrize("value", OFF)
 def test_the_start_does_nothing_but_read_one_file(
-    python: str, shim_env: dict[str, str], overlay: Path, value: str | None
+    python: str, shim_env: dict[str, str], overlay: Path, value: str | None, tmp_path: Path
 ) -> None:
     env = with_mode(shim_env, value)
-    events(python, env)  # the interpreter compiles it once
-    stock, off = events(python, without(shim_env)), events(python, env)
+    events(python, env, tmp_path)  # the interpreter compiles it once
+    stock, off = events(python, without(shim_env), tmp_path), events(python, env, tmp_path)
     assert len(stock) > 3
     more = [json.loads(event) for event in (off - stock).elements()]
     assert [event for event, _ in more if event not in ("open", "import", "exec", "marshal.loads", "os.listdir")] == []
@@ -178,10 +181,10 @@ def test_the_start_does_nothing_but_read_one_file(
 
 
 @pytest.mark.promise
-def test_an_audit_hook_would_be_seen(python: str, shim_env: dict[str, str]) -> None:
+def test_an_audit_hook_would_be_seen(python: str, shim_env: dict[str, str], tmp_path: Path) -> None:
     added = json.dumps(["sys.addaudithook", []])
-    assert added not in events(python, without(shim_env))
-    assert added in events(python, {**shim_env, "TMP_REDIRECT_GUARD": "calls,audit"})
+    assert added not in events(python, without(shim_env), tmp_path)
+    assert added in events(python, {**shim_env, "TMP_REDIRECT_GUARD": "calls,audit"}, tmp_path)
 
 
 def made(strace: tuple[str, ...], env: dict[str, str], helpers: Path, tmp_path: Path) -> list[tuple[str, bool]]:
