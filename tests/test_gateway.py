@@ -77,14 +77,21 @@ class Gateway:
         return self.process.log.read_text(encoding="utf-8")
 
     def get(self, path: str, **parameters: Any) -> Any:
-        return self._client.get(path, params=parameters).raise_for_status().json()
+        return self._answer(self._client.get(path, params=parameters))
 
-    def post(self, path: str, **parameters: Any) -> httpx.Response:
+    def post(self, path: str, **parameters: Any) -> Any:
+        return self._answer(self._client.post(path, params=parameters))
+
+    def refuse(self, path: str, **parameters: Any) -> httpx.Response:
+        """What is answered to a request that is expected to fail."""
         return self._client.post(path, params=parameters)
 
     def upload(self, path: str, **parameters: Any) -> Any:
-        sent = self._client.post(path, params=parameters, files={"file": ("video.mkv", CONTENT)})
-        return sent.raise_for_status().json()
+        return self._answer(self._client.post(path, params=parameters, files={"file": ("video.mkv", CONTENT)}))
+
+    def _answer(self, response: httpx.Response) -> Any:
+        assert response.is_success, f"{response.status_code} for {response.url}\n{self.log()}"
+        return response.json()
 
 
 @contextlib.contextmanager
@@ -267,7 +274,7 @@ def test_concurrent_workflows(gateway: Gateway, endpoint: str) -> None:
 
     def send(workflow: str) -> Any:
         options = {"together": len(WORKFLOWS), "outlives": first if workflow in second else []}
-        return gateway.post(f"/workflow/{endpoint}", workflow=workflow, **options).raise_for_status().json()
+        return gateway.post(f"/workflow/{endpoint}", workflow=workflow, **options)
 
     notes = {workflow: place.meeting / f"background.{workflow}" for workflow in WORKFLOWS}
     with watching(place) as watcher:
@@ -352,7 +359,7 @@ def test_bad_ids(gateway: Gateway) -> None:
     with watching(gateway.place) as watcher:
         for bad in ("../../etc", "", ".", "a/b", "a\0b", "a\nb", "x" * 300):
             for endpoint in ("async", "sync"):
-                answer = gateway.post(f"/workflow/{endpoint}", workflow=bad, together=1)
+                answer = gateway.refuse(f"/workflow/{endpoint}", workflow=bad, together=1)
                 assert answer.status_code == 422
                 assert answer.json()["detail"].startswith(f"workflow id {bad!r}"[:80])
                 assert "it must be one path component" in answer.json()["detail"]
