@@ -377,3 +377,16 @@ def test_a_scope_is_entered_while_another_thread_imports_what_is_to_be_patched(r
         waiting.join()
     assert sys.modules["slow"].function is print
     part.undo()
+
+
+@pytest.mark.fresh
+def test_threads_never_get_the_same_name_of_a_lease():
+    import sys
+    from concurrent.futures import ThreadPoolExecutor
+
+    from services.common.tmp_redirect.lifecycle import new_name
+
+    sys.setswitchinterval(1e-6)
+    with ThreadPoolExecutor(4) as pool:
+        names = list(pool.map(lambda _: [new_name("purge") for _ in range(500)], range(40)))
+    assert len({name for some in names for name in some}) == 40 * 500

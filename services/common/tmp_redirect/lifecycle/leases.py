@@ -21,6 +21,7 @@ held up for half that long gives up by itself.
 import os
 import posix  # its functions are not guarded, and what is done here is done below the root
 import time
+from itertools import count
 
 from ..errors import WorkspaceError
 from ..workspace import GONE, open_leases, owner
@@ -41,7 +42,7 @@ _LONGEST = 120  # characters of a label
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._@:")
 _OF_A_NAME = _PLAIN | {"~", "="}
 
-_number = 0
+_numbers = count(1)  # to count with `+=` would give two threads the same number
 
 
 def take(settings: "Settings", workflow: str | None, lease: str) -> None:
@@ -121,9 +122,7 @@ def hand_over(settings: "Settings", workflow: str | None, lease: str, marks: "Co
 
 def new_name(kind: str, label: str = "") -> str:
     """A name for a file of this process that no other file has; `label` is for people who look who it is."""
-    global _number
-    _number += 1
-    return f"{kind}~{own_holder()}~{_number}" + (f"~{quote(label)}" if label else "")
+    return f"{kind}~{own_holder()}~{next(_numbers)}" + (f"~{quote(label)}" if label else "")
 
 
 def quote(label: str) -> str:
