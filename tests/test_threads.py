@@ -379,6 +379,61 @@ def test_a_scope_is_entered_while_another_thread_imports_what_is_to_be_patched(r
     part.undo()
 
 
+@pytest.mark.parametrize("ask", ["gettempdir", "workspace", "mkdtemp", "for_child"])
+@pytest.mark.fresh
+def test_a_scope_is_left_by_another_thread_at_any_line(root: Path, ask: str):
+    import contextvars
+    import itertools
+    import os
+    import sys
+    import tempfile
+    from concurrent.futures import ThreadPoolExecutor
+
+    from services.common.tmp_redirect import scope
+    from services.common.tmp_redirect.propagate.environment import for_child
+
+    homes = {str(root / ".outside" / "svc" / "tmp"): 0, str(root / "wf-1" / "tmp"): 0}
+    asks = {
+        "gettempdir": tempfile.gettempdir,
+        "workspace": scope.workspace,
+        "mkdtemp": lambda: os.path.dirname(tempfile.mkdtemp()),
+        "for_child": lambda: for_child(None)["TMPDIR"],
+    }
+    ours = os.path.dirname(scope.__file__)
+
+    def left_at(line):
+        """Whether asking took so many lines of the shim; the scope was left at that one, or after all."""
+        entered, lines = scope.enter("wf-1"), itertools.count(1)
+
+        def trace(frame, event, argument):
+            if not frame.f_code.co_filename.startswith(ours):
+                return None
+            if event == "line" and next(lines) == line:
+                sys.settrace(None)
+                pool.submit(scope.leave, entered).result()
+            return None if entered.left else trace
+
+        sys.settrace(trace)
+        try:
+            home = asks[ask]()
+        finally:
+            sys.settrace(None)
+        homes[home] += 1
+        reached = entered.left
+        if not reached:
+            scope.leave(entered)
+        assert [path.name for path in (root / ".leases" / "wf-1").glob("lease~*")] == []
+        return reached
+
+    with ThreadPoolExecutor(1) as pool:
+        asks[ask]()
+        pool.submit(int).result()
+        lines = next(line for line in itertools.count(1) if not contextvars.copy_context().run(left_at, line))
+    assert lines > 3
+    assert all(homes.values()), homes
+    assert sum(homes.values()) == lines
+
+
 @pytest.mark.fresh
 def test_threads_never_get_the_same_name_of_a_lease():
     import sys
@@ -390,3 +445,31 @@ def test_threads_never_get_the_same_name_of_a_lease():
     with ThreadPoolExecutor(4) as pool:
         names = list(pool.map(lambda _: [new_name("purge") for _ in range(500)], range(40)))
     assert len({name for some in names for name in some}) == 40 * 500
+
+
+@pytest.mark.fresh
+def test_a_child_is_started_while_another_thread_removes_a_variable(root: Path):
+    import os
+    import sys
+
+    from services.common.tmp_redirect import workflow
+    from services.common.tmp_redirect.propagate.environment import for_child
+
+    listed = []
+    os.environ["GOES"] = "1"  # the last of them
+
+    def remove(frame, event, argument):  # as another thread could, when the names have been listed
+        if frame.f_code is type(os.environ).__iter__.__code__:
+            listed.append(True)
+        elif listed and frame.f_code is type(os.environ).__getitem__.__code__:
+            sys.settrace(None)
+            del os.environ["GOES"]
+
+    with workflow("wf-1"):
+        for_child(None)  # which imports what it needs
+        sys.settrace(remove)
+        environ = for_child(None)
+    assert "GOES" not in os.environ
+    assert "GOES" not in environ
+    assert environ["TMP_REDIRECT_SCOPE"] == "wf-1"
+    assert environ["PATH"] == os.environ["PATH"]

@@ -163,21 +163,22 @@ def _prepare(scope: Scope, label: str) -> str:
 
     settings = current_settings()
     check_allowed(settings, scope.workflow)
-    if scope.lease is None:
-        scope.lease = new_name("lease", label)  # noted before it is there: an exception may come between any two lines
+    lease = scope.lease or new_name("lease", label)
+    scope.lease = lease  # noted before it is there: an exception may come between any two lines
     try:
-        take(settings, scope.workflow, scope.lease)
-        if scope.workflow is None:
-            scope.workspace = prepare_outside(settings)
-        else:
-            scope.workspace = _prepare_workflow(settings, scope.workflow)
+        take(settings, scope.workflow, lease)
+        path = prepare_outside(settings) if scope.workflow is None else _prepare_workflow(settings, scope.workflow)
     except BaseException:
         _release(scope)
         raise
     if scope is _process:
         _release_at_exit()
-    scope.prepared = scope.workspace
-    return scope.workspace
+    scope.workspace = scope.prepared = path
+    if scope.left:  # meanwhile, by another thread, which has released what was there by then
+        scope.lease = lease
+        _release(scope)
+        return workspace()
+    return path
 
 
 def _prepare_workflow(settings: "Settings", workflow: str) -> str:

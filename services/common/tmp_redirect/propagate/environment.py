@@ -15,7 +15,7 @@ from ..settings import current as current_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
 SCOPE = "TMP_REDIRECT_SCOPE"
@@ -34,7 +34,7 @@ def for_child(environ: "Mapping[Any, Any] | None") -> "Mapping[Any, Any] | None"
     if not changes:
         return environ
     taken = {*changes, *map(os.fsencode, changes)}
-    kept = {name: value for name, value in base.items() if name not in taken}
+    kept = {name: value for name, value in _items(base) if name not in taken}
     return kept | {name: value for name, value in changes.items() if value is not None}
 
 
@@ -47,7 +47,7 @@ def changes_for_child(environ: "Mapping[Any, Any]") -> dict[str, str | None]:
     if _get(environ, "TMP_REDIRECT") is None:  # made from nothing, not from an environment of ours
         if scope.workflow is None:
             return {}
-        ours = {name: value for name, value in os.environ.items() if name.startswith("TMP_REDIRECT")}
+        ours = {name: value for name, value in _items(os.environ) if name.startswith("TMP_REDIRECT")}
         changes |= {name: value for name, value in ours.items() if _get(environ, name) is None}
     for name, wanted in _variables(scope).items():
         found = _get(environ, name)
@@ -107,12 +107,13 @@ def _variables(scope: Scope) -> dict[str, str | None]:
 
 def _directory(scope: Scope) -> str:
     """The workspace; where it can't be had, its path all the same: to start a child is not to ask for a temp file."""
-    if scope.prepared is None:
+    prepared = scope.prepared  # read once: another thread may leave the scope
+    if prepared is None:
         try:
             return workspace()
         except WorkspaceError:
             return current_settings().workspace_of(scope.workflow)
-    return scope.prepared
+    return prepared
 
 
 def _is_meant(name: str, value: str | None, scope: Scope) -> bool:
@@ -123,6 +124,14 @@ def _is_meant(name: str, value: str | None, scope: Scope) -> bool:
     path = os.path.abspath(value)
     in_root = path.startswith(settings.root + "/")
     return not settings.is_foreign(path, scope.workflow) and (in_root or not is_system_temp(path))
+
+
+def _items(environ: "Mapping[Any, Any]") -> "Iterable[tuple[Any, Any]]":
+    """The variables; of `os.environ` also while another thread removes some, where its `items` raises `KeyError`."""
+    if environ is not os.environ:
+        return environ.items()
+    found = ((name, environ.get(name)) for name in environ)
+    return ((name, value) for name, value in found if value is not None)
 
 
 def _get(environ: "Mapping[Any, Any]", name: str) -> str | None:
