@@ -125,6 +125,32 @@ def test_threads_are_counted_exactly(warn: dict[str, str]) -> None:
 
 
 @pytest.mark.promise
+def test_two_first_violations_at_once_are_summed_up(warn: dict[str, str]) -> None:
+    done = run(
+        "import threading\n"
+        "def other():\n"
+        f"    open({X!r}, 'w').close()\n"
+        "try:\n"
+        "    from services.common.tmp_redirect.guard import violations\n"
+        "    say = violations.say\n"
+        "    def hold_up(line):\n"
+        "        violations.say = say\n"
+        "        thread = threading.Thread(target=other)\n"
+        "        thread.start()\n"
+        "        thread.join()\n"
+        "        say(line)\n"
+        "    violations.say = hold_up\n"
+        f"    open({X!r}, 'w').close()\n"
+        "finally:\n"
+        "    import os\n"
+        f"    os.remove({X!r})\n",
+        warn,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[1] for line in done.stderr.splitlines()] == ["violation:", "violation:", "summary:"]
+
+
+@pytest.mark.promise
 def test_the_file_is_bounded(warn: dict[str, str], root: Path) -> None:
     service = root / ".outside" / "svc"
     service.mkdir(parents=True)

@@ -69,6 +69,7 @@ class _Seen:
         self.sites: dict[tuple[str, str, str], Violation] = {}
         self.total = 0
         self.summed_up = 0
+        self.sums_up_at_exit = False
         self.journal: str | None = None
 
 
@@ -138,7 +139,8 @@ def _log(seen: _Seen, violation: Violation, verdict: str) -> None:
         f"at {violation.where} in {violation.function}, {workflow}, pid {seen.pid}"
     )
     try:
-        if len(seen.sites) == 1:
+        if not seen.sums_up_at_exit:
+            seen.sums_up_at_exit = True
             _call_at_exit(summarise)
         with loading:
             from .journal import append
