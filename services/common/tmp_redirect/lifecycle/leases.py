@@ -21,7 +21,6 @@ held up for half that long gives up by itself.
 import os
 import posix  # its functions are not guarded, and what is done here is done below the root
 import time
-from itertools import count
 
 from ..errors import WorkspaceError
 from ..workspace import GONE, open_leases, owner
@@ -42,7 +41,7 @@ _LONGEST = 120  # characters of a label
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._@:")
 _OF_A_NAME = _PLAIN | {"~", "="}
 
-_numbers = count(1)  # to count with `+=` would give two threads the same number
+_numbers = iter(range(1, 2**62))  # one step, where `+=` would give two threads the same number
 
 
 def take(settings: "Settings", workflow: str | None, lease: str) -> None:
