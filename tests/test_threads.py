@@ -379,7 +379,10 @@ def test_a_scope_is_entered_while_another_thread_imports_what_is_to_be_patched(r
     part.undo()
 
 
-@pytest.mark.parametrize("ask", ["gettempdir", "workspace", "mkdtemp", "for_child"])
+@pytest.mark.parametrize(
+    "ask",
+    ["workspace", *(pytest.param(ask, marks=pytest.mark.promise) for ask in ("gettempdir", "mkdtemp", "for_child"))],
+)
 @pytest.mark.fresh
 def test_a_scope_is_left_by_another_thread_at_any_line(root: Path, ask: str):
     import contextvars
